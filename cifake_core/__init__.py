@@ -1,0 +1,1 @@
+"""cifake: tell real photographs from AI-generated ones, and keep learning as generators change."""

@@ -1,0 +1,57 @@
+"""Every error a user may meet: one line that says what was wrong, where, and what to do."""
+
+from __future__ import annotations
+
+from typing import Any
+
+
+class CifakeError(Exception):
+    """Base of all errors shown to users. `exit_code` is what the command line exits with."""
+
+    exit_code = 2
+
+
+class ConfigurationError(CifakeError):
+    """A setting, option or file of the user's is wrong."""
+
+
+class DataNotFoundError(CifakeError):
+    """No images where they were looked for."""
+
+
+class DatasetError(CifakeError):
+    """A dataset version or shard is missing, incomplete or not what its manifest says."""
+
+
+class StoreError(CifakeError):
+    """The object store refused a read or a write (permissions, disk full, unreachable)."""
+
+
+class RegistryError(CifakeError):
+    """MLflow is unreachable, or has no such model version or alias."""
+
+
+class ServiceError(CifakeError):
+    """The detector service is unreachable or answered with an error."""
+
+
+class ModelError(CifakeError):
+    """A model bundle is missing, damaged, or disagrees with what it recorded of itself."""
+
+
+class ImageRejectedError(CifakeError):
+    """An image was refused. `reason` is a stable code, fit for a metric label."""
+
+    def __init__(self, reason: str, message: str) -> None:
+        super().__init__(message)
+        self.reason = reason
+
+
+class CheckFailedError(CifakeError):
+    """A gate or a validation said no. `result` is what the verb would have returned."""
+
+    exit_code = 1
+
+    def __init__(self, message: str, result: Any = None) -> None:
+        super().__init__(message)
+        self.result = result

@@ -1,0 +1,1 @@
+"""Scores of any score function, in slices and with intervals."""

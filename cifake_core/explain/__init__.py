@@ -1,0 +1,1 @@
+"""The Grad-CAM family as array code."""

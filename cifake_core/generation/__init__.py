@@ -1,0 +1,1 @@
+"""The FAKE half of the dataset, made by named generators."""

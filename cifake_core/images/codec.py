@@ -1,0 +1,143 @@
+"""The one codec: decode within limits, resize by one recorded filter, encode as CIFAKE does.
+
+CIFAKE holds JPEG, quality 75, 4:2:0, 32×32 for both labels (Bird & Lotfi 2024, https://doi.org/10.1109/ACCESS.2024.3356122).
+Whatever enters otherwise passes `normalise`, so that no label can be told by its file format.
+"""
+
+from __future__ import annotations
+
+import io
+import warnings
+from dataclasses import dataclass
+
+import numpy as np
+from PIL import Image, ImageOps, JpegImagePlugin
+
+from cifake_core.errors import ImageRejectedError
+from cifake_core.settings import settings
+
+SIZE = 32
+FORMATS = ("JPEG", "PNG", "WEBP")
+RESIZE_FILTER = "lanczos"
+ENCODER = "jpeg-q75-420"
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """A decoded image: `pixels` is (H, W, 3) uint8 RGB, upright; the rest says what the file was."""
+
+    pixels: np.ndarray
+    format: str
+    mode: str
+    width: int
+    height: int
+
+
+@dataclass(frozen=True)
+class Normalised:
+    """An image as the detector knows it: `jpeg` bytes, their `pixels` (size, size, 3) uint8, and what was done."""
+
+    jpeg: bytes
+    pixels: np.ndarray
+    format: str
+    width: int
+    height: int
+    resized: bool
+    reencoded: bool
+
+
+def decode(data: bytes) -> Decoded:
+    """Decode JPEG, PNG or WebP, told by content; EXIF orientation applied, alpha over white.
+
+    Raises:
+        ImageRejectedError: reason `empty`, `too_many_bytes`, `unsupported_format`, `too_many_pixels`,
+            `too_many_frames` or `corrupt`; size is checked before any pixel is decoded.
+    """
+    limits = settings()
+    if not data:
+        raise ImageRejectedError("empty", "the file is empty")
+    if len(data) > limits.max_image_bytes:
+        raise ImageRejectedError(
+            "too_many_bytes", f"{len(data):,} bytes; at most {limits.max_image_bytes:,} are accepted"
+        )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            image = Image.open(io.BytesIO(data), formats=FORMATS)
+        except Image.DecompressionBombError as exc:
+            raise ImageRejectedError(
+                "too_many_pixels", f"too many pixels; at most {limits.max_image_pixels:,} are accepted"
+            ) from exc
+        except Exception as exc:  # Pillow's parsers raise many kinds on hostile headers
+            raise ImageRejectedError("unsupported_format", "not a readable JPEG, PNG or WebP image") from exc
+        width, height = image.size
+        if width * height > limits.max_image_pixels:
+            message = f"{width}×{height} pixels; at most {limits.max_image_pixels:,} are accepted"
+            raise ImageRejectedError("too_many_pixels", message)
+        if getattr(image, "n_frames", 1) > 1:
+            raise ImageRejectedError("too_many_frames", "an animation; send one still image")
+        kind, mode = image.format or "", image.mode
+        try:
+            upright = ImageOps.exif_transpose(image)
+            pixels = np.asarray(_rgb(upright))
+        except Exception as exc:
+            raise ImageRejectedError("corrupt", f"the {kind} data is damaged or cut short") from exc
+    return Decoded(pixels, kind, mode, width, height)
+
+
+def _rgb(image: Image.Image) -> Image.Image:
+    if image.mode.startswith("I;16"):  # 16-bit greyscale PNG: convert() would clip instead of scale
+        image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+    if image.mode in ("LA", "PA", "RGBA", "La", "RGBa") or "transparency" in image.info:
+        rgba = image.convert("RGBA")
+        return Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba).convert("RGB")
+    return image.convert("RGB")
+
+
+def resize(pixels: np.ndarray, size: int = SIZE) -> np.ndarray:
+    """Centre-crop (H, W, 3) uint8 to a square and resize it to (size, size, 3) by the recorded filter."""
+    if pixels.shape[:2] == (size, size):
+        return pixels
+    return np.asarray(ImageOps.fit(Image.fromarray(pixels), (size, size), Image.Resampling.LANCZOS))
+
+
+def encode(pixels: np.ndarray) -> bytes:
+    """Encode (H, W, 3) uint8 RGB as CIFAKE does: JPEG, quality 75, 4:2:0, no metadata."""
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "JPEG", quality=75, subsampling="4:2:0")
+    return buffer.getvalue()
+
+
+_TABLES = JpegImagePlugin.JpegImageFile(io.BytesIO(encode(np.zeros((SIZE, SIZE, 3), np.uint8)))).quantization
+
+
+def is_canonical(data: bytes, size: int = SIZE) -> bool:
+    """Is this already JPEG q75 4:2:0, RGB, size×size, without EXIF? Then it passes untouched."""
+    if data[:3] != b"\xff\xd8\xff":
+        return False
+    try:
+        image = JpegImagePlugin.JpegImageFile(io.BytesIO(data))
+        return (
+            image.size == (size, size)
+            and image.mode == "RGB"
+            and image.quantization == _TABLES
+            and JpegImagePlugin.get_sampling(image) == 2
+            and "exif" not in image.info
+        )
+    except Exception:  # a damaged header is simply not canonical; `decode` will say what is wrong
+        return False
+
+
+def normalise(data: bytes) -> Normalised:
+    """Bring any accepted image to the canonical form; canonical bytes are kept as they are.
+
+    Raises:
+        ImageRejectedError: as `decode`.
+    """
+    decoded = decode(data)
+    facts = (decoded.format, decoded.width, decoded.height)
+    if is_canonical(data):
+        return Normalised(data, decoded.pixels, *facts, resized=False, reencoded=False)
+    small = resize(decoded.pixels)
+    jpeg = encode(small)
+    return Normalised(jpeg, decode(jpeg).pixels, *facts, resized=small is not decoded.pixels, reencoded=True)

@@ -1,0 +1,1 @@
+"""Drift and reference profiles as array code."""

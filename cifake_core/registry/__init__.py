@@ -1,0 +1,1 @@
+"""Gates, promotion and the artefacts of a model version."""

@@ -1,0 +1,92 @@
+"""Every CIFAKE_* environment variable, typed and documented, in one place.
+
+Order: defaults here, then the environment, then command-line flags. MLflow's own
+`MLFLOW_TRACKING_URI` is honoured as MLflow's users expect.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field, ValidationError
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from cifake_core.errors import ConfigurationError
+
+PACKAGE = Path(__file__).resolve().parent
+CHECKOUT = PACKAGE.parent if (PACKAGE.parent / "pyproject.toml").exists() else None
+
+MODEL_NAME = "cifake-detector"
+EXPERIMENT = "cifake"
+FAKE, REAL = 0, 1
+LABELS = ("FAKE", "REAL")
+CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
+
+
+class Settings(BaseSettings):
+    """Values of the CIFAKE_* variables; unset ones take the defaults below."""
+
+    model_config = SettingsConfigDict(env_prefix="CIFAKE_", frozen=True, extra="forbid", populate_by_name=True)
+
+    home: Path = Field(
+        default=CHECKOUT / ".cifake" if CHECKOUT else Path.home() / ".cifake",
+        description="Local state: databases, caches, logs.",
+    )
+    data: str | None = Field(
+        default=None,
+        description="Folder or URL of real images: CIFAKE or CIFAR-10 as Parquet (hub layout) or Kaggle folders.",
+    )
+    store: str = Field(default="", description="Object store URL, file://… or s3://…; default: `store` in CIFAKE_HOME.")
+    runtime: Literal["local", "docker", "kubernetes"] = Field(
+        default="local", description="Where a DAG's steps run: a subprocess, a container, a pod."
+    )
+    tracking_uri: str = Field(
+        default="",
+        validation_alias="MLFLOW_TRACKING_URI",
+        description="MLflow tracking server or database; default: SQLite in CIFAKE_HOME.",
+    )
+    host: str = Field(default="127.0.0.1", description="Address the local stack binds to.")
+    airflow_port: int = Field(default=8080, ge=1, le=65535)
+    mlflow_port: int = Field(default=5000, ge=1, le=65535)
+    service_port: int = Field(default=3000, ge=1, le=65535)
+    service_url: str = Field(default="", description="Where the detector answers; default: host and service_port.")
+    poll_seconds: float = Field(
+        default=10.0, gt=0, description="How often a service worker looks at the champion alias."
+    )
+    max_image_bytes: int = Field(default=10_000_000, gt=0, description="Largest encoded image accepted, in bytes.")
+    max_image_pixels: int = Field(default=40_000_000, gt=0, description="Largest image accepted, in pixels.")
+
+    def model_post_init(self, _context: object) -> None:
+        """Fill the defaults that follow from other settings."""
+        home = self.home.expanduser().absolute()
+        object.__setattr__(self, "home", home)
+        if not self.store:
+            object.__setattr__(self, "store", (home / "store").as_uri())
+        if not self.tracking_uri:
+            object.__setattr__(self, "tracking_uri", f"sqlite:///{home}/mlflow.db")
+        if not self.service_url:
+            object.__setattr__(self, "service_url", f"http://{self.host}:{self.service_port}")
+
+    @property
+    def cache(self) -> Path:
+        """Folder for anything that can be made again."""
+        return self.home / "cache"
+
+    @property
+    def artifact_root(self) -> str:
+        """Where MLflow keeps artefacts when no tracking server decides it."""
+        return (self.home / "mlartifacts").as_uri()
+
+
+@cache
+def settings() -> Settings:
+    """The settings of this process. Tests that change the environment call `settings.cache_clear()`."""
+    try:
+        return Settings()
+    except ValidationError as exc:
+        problem = exc.errors()[0]
+        name = ".".join(str(part) for part in problem["loc"]).upper()
+        name = name if name.startswith(("MLFLOW", "CIFAKE")) else f"CIFAKE_{name}"
+        raise ConfigurationError(f"{name}: {problem['msg']}") from exc

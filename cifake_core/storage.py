@@ -1,0 +1,105 @@
+"""One object store behind one URL: `file://…` on a laptop, `s3://…` by setting alone (fsspec)."""
+
+from __future__ import annotations
+
+import os
+from typing import IO, Any
+
+import fsspec
+
+from cifake_core.errors import StoreError
+from cifake_core.settings import settings
+
+
+class Store:
+    """Whole objects by relative name; a write is seen complete or not at all, and is safe to repeat.
+
+    Args:
+        url: root of the store; default CIFAKE_STORE.
+
+    Raises:
+        StoreError: from every method, when the store refuses or cannot be reached.
+    """
+
+    def __init__(self, url: str | None = None) -> None:
+        self.url = (url or settings().store).rstrip("/")
+        try:
+            self.fs, self.root = fsspec.core.url_to_fs(self.url)
+        except (ValueError, ImportError) as exc:
+            raise StoreError(
+                f"{self.url}: not a store URL this installation knows ({exc}); use file://… or s3://…"
+            ) from exc
+        self.local = "file" in (self.fs.protocol if isinstance(self.fs.protocol, tuple) else (self.fs.protocol,))
+
+    def __repr__(self) -> str:
+        return f"Store({self.url!r})"
+
+    def path(self, name: str) -> str:
+        """The file system's own path of an object."""
+        return f"{self.root}/{name}" if name else self.root
+
+    def url_of(self, name: str) -> str:
+        """The object's URL, to hand to another step."""
+        return f"{self.url}/{name}"
+
+    def exists(self, name: str) -> bool:
+        """Is there an object or folder of this name?"""
+        return bool(self._do("look at", name, lambda: self.fs.exists(self.path(name))))
+
+    def read(self, name: str) -> bytes:
+        """An object's bytes."""
+        return bytes(self._do("read", name, lambda: self.fs.cat_file(self.path(name))))
+
+    def open(self, name: str) -> IO[bytes]:
+        """An object opened for random reading."""
+        return self._do("read", name, lambda: self.fs.open(self.path(name), "rb"))  # type: ignore[no-any-return]
+
+    def write(self, name: str, data: bytes) -> None:
+        """Put an object: to a temporary name and renamed (file), or in one request (s3)."""
+        self._do("write", name, lambda: self._write(self.path(name), data))
+
+    def list(self, name: str = "") -> list[str]:
+        """Names directly under a folder, sorted; empty when there is no such folder."""
+
+        def names() -> list[str]:
+            self.fs.invalidate_cache()
+            if not self.fs.exists(self.path(name)):
+                return []
+            return sorted(p.rstrip("/").rsplit("/", 1)[-1] for p in self.fs.ls(self.path(name), detail=False))
+
+        return [n for n in self._do("list", name, names) if not n.endswith(".partial")]
+
+    def delete(self, name: str) -> None:
+        """Remove an object or a folder; no error when it is not there."""
+        self._do(
+            "delete", name, lambda: self.fs.exists(self.path(name)) and self.fs.rm(self.path(name), recursive=True)
+        )
+
+    def _write(self, path: str, data: bytes) -> None:
+        if not self.local:
+            self.fs.pipe_file(path, data)
+            return
+        # One fixed temporary name: a killed writer's leftover is overwritten by the next try.
+        partial = f"{path}.partial"
+        os.makedirs(os.path.dirname(path), exist_ok=True)
+        try:
+            with open(partial, "wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(partial, path)
+        except OSError:
+            if os.path.exists(partial):
+                os.unlink(partial)
+            raise
+
+    def _do(self, what: str, name: str, action: Any) -> Any:
+        try:
+            return action()
+        except FileNotFoundError as exc:
+            raise StoreError(f"{self.url_of(name)}: no such object") from exc
+        except OSError as exc:
+            hint = " (disk full: free some space and run it again)" if exc.errno == 28 else ""
+            raise StoreError(f"{self.url_of(name)}: cannot {what}: {exc.strerror or exc}{hint}") from exc
+        except Exception as exc:  # botocore and aiohttp errors have no common base with OSError
+            raise StoreError(f"{self.url_of(name)}: cannot {what}: {exc}") from exc

@@ -1,0 +1,1 @@
+"""Topologies, fitting, tracking and export."""

@@ -1,0 +1,1 @@
+"""The gate that images, labels and shortcuts must pass."""
