@@ -2,13 +2,37 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import IO, Any
 
 import fsspec
 
 from cifake_core.errors import StoreError
 from cifake_core.settings import settings
+
+
+@contextmanager
+def _locked(path: str) -> Iterator[IO[bytes]]:
+    """A file opened for writing by this process alone; waits for another writer of the same name."""
+    while True:
+        with open(path, "ab") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            if _is_named(file, path):
+                yield file
+                return
+        # The writer waited for has renamed or removed this very file: open the name anew.
+
+
+def _is_named(file: IO[bytes], path: str) -> bool:
+    try:
+        return os.path.samestat(os.fstat(file.fileno()), Path(path).stat())
+    except FileNotFoundError:
+        return False
 
 
 class Store:
@@ -79,19 +103,19 @@ class Store:
         if not self.local:
             self.fs.pipe_file(path, data)
             return
-        # One fixed temporary name: a killed writer's leftover is overwritten by the next try.
+        # One fixed temporary name, locked: a killed writer's leftover is taken over by the next try.
         partial = f"{path}.partial"
         os.makedirs(os.path.dirname(path), exist_ok=True)
-        try:
-            with open(partial, "wb") as file:
+        with _locked(partial) as file:
+            try:
+                file.truncate(0)
                 file.write(data)
                 file.flush()
                 os.fsync(file.fileno())
-            os.replace(partial, path)
-        except OSError:
-            if os.path.exists(partial):
+                os.replace(partial, path)
+            except BaseException:
                 os.unlink(partial)
-            raise
+                raise
 
     def _do(self, what: str, name: str, action: Any) -> Any:
         try:
@@ -99,7 +123,8 @@ class Store:
         except FileNotFoundError as exc:
             raise StoreError(f"{self.url_of(name)}: no such object") from exc
         except OSError as exc:
-            hint = " (disk full: free some space and run it again)" if exc.errno == 28 else ""
+            full = exc.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+            hint = " (disk full: free some space and run it again)" if full else ""
             raise StoreError(f"{self.url_of(name)}: cannot {what}: {exc.strerror or exc}{hint}") from exc
         except Exception as exc:  # botocore and aiohttp errors have no common base with OSError
             raise StoreError(f"{self.url_of(name)}: cannot {what}: {exc}") from exc

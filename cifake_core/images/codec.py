@@ -11,7 +11,7 @@ import warnings
 from dataclasses import dataclass
 
 import numpy as np
-from PIL import Image, ImageOps, JpegImagePlugin
+from PIL import Image, ImageOps
 
 from cifake_core.errors import ImageRejectedError
 from cifake_core.settings import settings
@@ -20,6 +20,8 @@ SIZE = 32
 FORMATS = ("JPEG", "PNG", "WEBP")
 RESIZE_FILTER = "lanczos"
 ENCODER = "jpeg-q75-420"
+
+warnings.filterwarnings("ignore", module=r"PIL\.")  # what Pillow finds odd is decoded or refused here, never printed
 
 
 @dataclass(frozen=True)
@@ -60,32 +62,34 @@ def decode(data: bytes) -> Decoded:
         raise ImageRejectedError(
             "too_many_bytes", f"{len(data):,} bytes; at most {limits.max_image_bytes:,} are accepted"
         )
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        try:
-            image = Image.open(io.BytesIO(data), formats=FORMATS)
-        except Image.DecompressionBombError as exc:
-            raise ImageRejectedError(
-                "too_many_pixels", f"too many pixels; at most {limits.max_image_pixels:,} are accepted"
-            ) from exc
-        except Exception as exc:  # Pillow's parsers raise many kinds on hostile headers
-            raise ImageRejectedError("unsupported_format", "not a readable JPEG, PNG or WebP image") from exc
-        width, height = image.size
-        if width * height > limits.max_image_pixels:
-            message = f"{width}×{height} pixels; at most {limits.max_image_pixels:,} are accepted"
-            raise ImageRejectedError("too_many_pixels", message)
-        if getattr(image, "n_frames", 1) > 1:
-            raise ImageRejectedError("too_many_frames", "an animation; send one still image")
-        kind, mode = image.format or "", image.mode
-        try:
-            upright = ImageOps.exif_transpose(image)
-            pixels = np.asarray(_rgb(upright))
-        except Exception as exc:
-            raise ImageRejectedError("corrupt", f"the {kind} data is damaged or cut short") from exc
+    try:
+        image = Image.open(io.BytesIO(data), formats=FORMATS)
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as exc:
+        raise ImageRejectedError(
+            "too_many_pixels", f"too many pixels; at most {limits.max_image_pixels:,} are accepted"
+        ) from exc
+    except Exception as exc:  # Pillow's parsers raise many kinds on hostile headers
+        raise ImageRejectedError("unsupported_format", "not a readable JPEG, PNG or WebP image") from exc
+    width, height = image.size
+    if width * height > limits.max_image_pixels:
+        message = f"{width}×{height} pixels; at most {limits.max_image_pixels:,} are accepted"
+        raise ImageRejectedError("too_many_pixels", message)
+    kind, mode = image.format or "", image.mode
+    if kind == "MPO":  # a phone's JPEG with a preview or gain map behind it: its first picture is the photograph
+        kind = "JPEG"
+    elif getattr(image, "n_frames", 1) > 1:
+        raise ImageRejectedError("too_many_frames", "an animation; send one still image")
+    try:
+        ImageOps.exif_transpose(image, in_place=True)
+        pixels = np.asarray(_rgb(image))
+    except Exception as exc:
+        raise ImageRejectedError("corrupt", f"the {kind} data is damaged or cut short") from exc
     return Decoded(pixels, kind, mode, width, height)
 
 
 def _rgb(image: Image.Image) -> Image.Image:
+    if image.mode == "RGB" and "transparency" not in image.info:
+        return image
     if image.mode.startswith("I;16"):  # 16-bit greyscale PNG: convert() would clip instead of scale
         image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
     if image.mode in ("LA", "PA", "RGBA", "La", "RGBa") or "transparency" in image.info:
@@ -108,24 +112,23 @@ def encode(pixels: np.ndarray) -> bytes:
     return buffer.getvalue()
 
 
-_TABLES = JpegImagePlugin.JpegImageFile(io.BytesIO(encode(np.zeros((SIZE, SIZE, 3), np.uint8)))).quantization
+def _header() -> bytes:
+    data = encode(np.zeros((SIZE, SIZE, 3), np.uint8))
+    scan = data.index(b"\xff\xda")
+    return data[: scan + 2 + int.from_bytes(data[scan + 2 : scan + 4])]
 
 
-def is_canonical(data: bytes, size: int = SIZE) -> bool:
-    """Is this already JPEG q75 4:2:0, RGB, size×size, without EXIF? Then it passes untouched."""
-    if data[:3] != b"\xff\xd8\xff":
-        return False
-    try:
-        image = JpegImagePlugin.JpegImageFile(io.BytesIO(data))
-        return (
-            image.size == (size, size)
-            and image.mode == "RGB"
-            and image.quantization == _TABLES
-            and JpegImagePlugin.get_sampling(image) == 2
-            and "exif" not in image.info
-        )
-    except Exception:  # a damaged header is simply not canonical; `decode` will say what is wrong
-        return False
+_HEADER = _header()
+_END = b"\xff\xd9"
+
+
+def is_canonical(data: bytes) -> bool:
+    """Would `encode` have written this file around its picture, byte for byte? Then it passes untouched.
+
+    Every header byte (JFIF, quantisation, size, sampling, Huffman tables) must be the codec's own and nothing may
+    follow the picture, so nothing but the picture can tell two canonical files apart. All published CIFAKE images are.
+    """
+    return data.startswith(_HEADER) and data.find(_END, len(_HEADER)) == len(data) - len(_END)
 
 
 def normalise(data: bytes) -> Normalised:

@@ -11,9 +11,9 @@ from collections.abc import Mapping
 
 import pyarrow as pa
 import pyarrow.compute as pc
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, ValidationError
 
-from cifake_core.errors import DataNotFoundError, ImageRejectedError
+from cifake_core.errors import DataNotFoundError, DatasetError, ImageRejectedError
 from cifake_core.images import codec, records
 from cifake_core.images.sources import SIDES, Side
 from cifake_core.storage import Store
@@ -83,8 +83,16 @@ def read(url: str) -> tuple[dict[Side, pa.Table], list[str]]:
     }
     if not any(tables.values()):
         raise DataNotFoundError(f"{url}: no collection there (no train-*.parquet or test-*.parquet)")
-    notes = Collection.model_validate_json(store.read(NOTES_FILE)).notes if store.exists(NOTES_FILE) else []
-    return {side: pa.concat_tables(parts) for side, parts in tables.items() if parts}, notes
+    return {side: pa.concat_tables(parts) for side, parts in tables.items() if parts}, _notes(store)
+
+
+def _notes(store: Store) -> list[str]:
+    if not store.exists(NOTES_FILE):
+        return []
+    try:
+        return Collection.model_validate_json(store.read(NOTES_FILE)).notes
+    except ValidationError as exc:
+        raise DatasetError(f"{store.url_of(NOTES_FILE)}: not a collection's notes; collect it again") from exc
 
 
 def canonical(table: pa.Table, skip_rejected: bool = False) -> tuple[pa.Table, Counter[str]]:

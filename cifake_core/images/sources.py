@@ -12,6 +12,8 @@ import json
 import logging
 import re
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
@@ -20,7 +22,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from cifake_core.errors import ConfigurationError, DataNotFoundError
+from cifake_core.errors import CifakeError, ConfigurationError, DataNotFoundError
 from cifake_core.images import records
 from cifake_core.settings import CLASSES, FAKE, LABELS, REAL, settings
 from cifake_core.verb import progress
@@ -32,6 +34,7 @@ SIDES: tuple[Side, ...] = ("train", "test")
 CIFAKE_GENERATOR = "stable-diffusion-v1-4"
 HUB = {"cifake": "dragonintelligence/CIFAKE-image-dataset", "cifar10": "uoft-cs/cifar10"}
 HUB_TIMEOUT_SECONDS = 2.0
+PUBLISHED_ROWS = (100_000, 20_000)  # CIFAKE, train and test
 
 # Kaggle's names: `1000 (7).jpg` is class 7 of 10 in CIFAR-10's order, `1000.jpg` class 1.
 _CIFAKE_NAME = r"(?:^|/)\d+(?: \((?P<number>[2-9]|10)\))?\.(?:jpg|jpeg|png)$"
@@ -100,7 +103,7 @@ def open_source(location: str) -> Source:
         raise ConfigurationError(
             f"CIFAKE_DATA: {location}: not a folder or URL this installation reads ({exc})"
         ) from exc
-    try:
+    with _reading(location):
         files = {side: _parquet_files(fs, root, side) for side in SIDES}
         if all(files.values()):
             return ParquetSource(location, fs, files)
@@ -108,14 +111,22 @@ def open_source(location: str) -> Source:
         if all(folders.values()):
             return FolderSource(location, fs, root, folders)
         exists = fs.exists(root)
-    except Exception as exc:  # every file system raises its own kind for "unreachable" and "not allowed"
-        raise DataNotFoundError(f"{location}: cannot be read ({exc})") from exc
     if not exists:
         raise DataNotFoundError(f"{location}: no such folder; point CIFAKE_DATA at CIFAKE or CIFAR-10, or unset it")
     raise DataNotFoundError(
         f"{location}: holds neither train and test Parquet files (train.parquet or data/train-*.parquet) "
         "nor Kaggle's folders (train/REAL, train/FAKE, test/REAL, test/FAKE)"
     )
+
+
+@contextmanager
+def _reading(location: str) -> Iterator[None]:
+    try:
+        yield
+    except CifakeError:
+        raise
+    except Exception as exc:  # every file system raises its own kind for "unreachable" and "not allowed"
+        raise DataNotFoundError(f"{location}: cannot be read ({exc})") from exc
 
 
 def _parquet_files(fs: Any, root: str, side: Side) -> list[str]:
@@ -149,49 +160,61 @@ def _download(repository: str, folder: Path) -> bool:
     return True
 
 
+def _size_note(train: int, test: int) -> tuple[str, ...]:
+    if (train, test) == PUBLISHED_ROWS:
+        return ()
+    return (
+        f"The source holds {train:,} + {test:,} images, CIFAKE as published {PUBLISHED_ROWS[0]:,} + "
+        f"{PUBLISHED_ROWS[1]:,}: scores are not on the published split.",
+    )
+
+
 class ParquetSource(Source):
     """CIFAKE or CIFAR-10 in the hub's Parquet layout."""
 
     def __init__(self, location: str, fs: Any, files: dict[Side, list[str]]) -> None:
         self.location, self._fs, self._files = location, fs, files
-        columns = set(self._schema("train").names)
-        self._image = "img" if "img" in columns else "image"
-        if not {self._image, "label"} <= columns:
-            raise DataNotFoundError(f"{location}: columns are {sorted(columns)}, expected image (or img) and label")
-        self._names = _label_names(self._schema("train"))
-        is_cifar = self._image == "img" or (self._names is not None and len(self._names) == len(CLASSES))
-        self.name = "cifar10" if is_cifar else "cifake"
+        schema = self._metadata(files["train"][0]).schema.to_arrow_schema()
+        self._image = "img" if "img" in schema.names else "image"
+        if not {self._image, "label"} <= set(schema.names):
+            raise DataNotFoundError(f"{location}: columns are {schema.names}, expected image (or img) and label")
+        names = _label_names(schema)
+        self.name = "cifar10" if self._image == "img" or (names and set(names) == set(CLASSES)) else "cifake"
+        self._names = names or list(CLASSES if self.name == "cifar10" else LABELS)
+        if self.name == "cifake":
+            self._names = [name.upper() for name in self._names]  # a mirror may count its labels the other way round
+            self.notes = _size_note(*(sum(self._metadata(f).num_rows for f in files[side]) for side in SIDES))
+        known = CLASSES if self.name == "cifar10" else LABELS
+        if unknown := set(self._names) - set(known):
+            raise DataNotFoundError(f"{location}: label {sorted(unknown)[0]!r}; known are {', '.join(known)}")
 
-    def _schema(self, side: Side) -> pa.Schema:
-        with self._fs.open(self._files[side][0], "rb") as file:
-            return pq.read_schema(file)
+    def _metadata(self, path: str) -> pq.FileMetaData:
+        try:
+            with self._fs.open(path, "rb") as file:
+                return pq.read_metadata(file)
+        except (pa.ArrowInvalid, OSError) as exc:
+            raise DataNotFoundError(f"{path}: not a readable Parquet file ({exc})") from exc
 
     def read(self, side: Side, label: int | None = None, rows: int | None = None) -> pa.Table:  # noqa: D102
-        parts = []
-        for path in self._files[side]:
-            try:
-                with self._fs.open(path, "rb") as file:
-                    parts.append(pq.read_table(file, columns=[self._image, "label"]))
-            except (pa.ArrowInvalid, OSError) as exc:
-                raise DataNotFoundError(f"{path}: not a readable Parquet file ({exc})") from exc
-        raw = pa.concat_tables(parts).combine_chunks()
-        data = pc.struct_field(raw[self._image], "bytes")
-        paths = pc.struct_field(raw[self._image], "path")
-        table = self._cifar10(data, raw["label"], side) if self.name == "cifar10" else self._cifake(data, paths, raw)
-        return _only(table, label, f"{self.location}: {side}")
+        where = f"{self.location}: {side}"
+        with _reading(where):
+            raw = pa.concat_tables([self._columns(path) for path in self._files[side]]).combine_chunks()
+            data, paths = (pc.struct_field(raw[self._image], part) for part in ("bytes", "path"))
+            if not pc.all(pc.and_(pc.greater_equal(raw["label"], 0), pc.less(raw["label"], len(self._names)))).as_py():
+                raise DataNotFoundError(f"{where}: a label is not one of 0 to {len(self._names) - 1}")
+            names = pc.take(pa.array(self._names), raw["label"])
+            if self.name == "cifake":
+                labels = pc.cast(pc.equal(names, LABELS[REAL]), pa.int64())
+                table = _table(data, paths, labels, _classes(paths))
+            else:
+                numbers = pa.array([f"{number:05d}.png" for number in range(raw.num_rows)])
+                paths = pc.binary_join_element_wise(pa.scalar(side), names.combine_chunks(), numbers, "/")
+                table = _table(data, paths, pa.repeat(pa.scalar(REAL, pa.int64()), raw.num_rows), names)
+        return _only(table, label, where)
 
-    def _cifake(self, data: pa.ChunkedArray, paths: pa.ChunkedArray, raw: pa.Table) -> pa.Table:
-        labels = raw["label"]
-        if self._names is not None:  # a mirror may count its labels the other way round
-            index = pa.array([LABELS.index(name.upper()) for name in self._names], pa.int64())
-            labels = pc.take(index, labels)
-        return _table(data, paths, labels, _classes(paths), "cifake")
-
-    def _cifar10(self, data: pa.ChunkedArray, numbers: pa.ChunkedArray, side: Side) -> pa.Table:
-        classes = pc.take(pa.array(self._names or CLASSES), numbers)
-        rows = pa.array([f"{number:05d}.png" for number in range(len(numbers))])
-        paths = pc.binary_join_element_wise(pa.scalar(side), classes, rows, "/")
-        return _table(data, paths, pa.repeat(pa.scalar(REAL, pa.int64()), len(numbers)), classes, "cifar10")
+    def _columns(self, path: str) -> pa.Table:
+        with self._fs.open(path, "rb") as file:
+            return pq.read_table(file, columns=[self._image, "label"])
 
 
 def _label_names(schema: pa.Schema) -> list[str] | None:
@@ -203,25 +226,33 @@ def _label_names(schema: pa.Schema) -> list[str] | None:
 class FolderSource(Source):
     """Kaggle's layout: `{train,test}/{REAL,FAKE}/*.jpg`; one of the labels may be missing."""
 
+    name = "cifake"
+
     def __init__(self, location: str, fs: Any, root: str, folders: dict[Side, dict[int, str]]) -> None:
-        self.location, self._fs, self._root, self._folders = location, fs, root.rstrip("/"), folders
-        self.name = "cifake"
+        self.location, self._fs, self._root = location, fs, root.rstrip("/")
+        self._files = {
+            side: [
+                (label, path)
+                for label, folder in sorted(folders[side].items())
+                for path in sorted(fs.ls(folder, detail=False))
+                if _IMAGE_FILE.search(path)
+            ]
+            for side in SIDES
+        }
+        self.notes = _size_note(*(len(self._files[side]) for side in SIDES))
 
     def read(self, side: Side, label: int | None = None, rows: int | None = None) -> pa.Table:  # noqa: D102
-        files, labels = [], []
-        for value, folder in sorted(self._folders[side].items()):
-            if label in (None, value):
-                found = sorted(p for p in self._fs.ls(folder, detail=False) if _IMAGE_FILE.search(p))
-                files += found
-                labels += [value] * len(found)
+        where = f"{self.location}: {side}"
+        wanted = [(value, path) for value, path in self._files[side] if label in (None, value)]
         data = []
-        for start in progress(range(0, len(files), 1000), f"reading {side} images", unit="thousand"):
-            part = files[start : start + 1000]
-            read = self._fs.cat(part) if len(part) > 1 else {part[0]: self._fs.cat_file(part[0])}
-            data += [read[path] for path in part]
-        paths = pa.array([path.removeprefix(self._root).lstrip("/") for path in files], pa.string())
-        table = _table(pa.array(data, pa.binary()), paths, pa.array(labels, pa.int64()), _classes(paths), "cifake")
-        return _only(table, label, f"{self.location}/{side}")
+        with _reading(where):
+            for start in progress(range(0, len(wanted), 1000), f"reading {side} images", unit="thousand"):
+                part = [path for _, path in wanted[start : start + 1000]]
+                content = self._fs.cat(part)
+                data += [content[path] for path in part] if isinstance(content, dict) else [content]
+        paths = pa.array([path.removeprefix(self._root).lstrip("/") for _, path in wanted], pa.string())
+        labels = pa.array([value for value, _ in wanted], pa.int64())
+        return _only(_table(pa.array(data, pa.binary()), paths, labels, _classes(paths)), label, where)
 
 
 def _classes(paths: pa.Array | pa.ChunkedArray) -> pa.Array | pa.ChunkedArray:
@@ -231,12 +262,11 @@ def _classes(paths: pa.Array | pa.ChunkedArray) -> pa.Array | pa.ChunkedArray:
     return pc.take(pa.array(CLASSES), pc.subtract(index, 1))
 
 
-def _table(data: Any, paths: Any, labels: Any, classes: Any, source: str) -> pa.Table:
-    """Published columns and their lineage as a table in `records.SCHEMA`."""
-    flat = [c.combine_chunks() if isinstance(c, pa.ChunkedArray) else c for c in (data, paths, labels, classes)]
-    data, paths, labels, classes = flat
-    fake = pc.equal(labels, FAKE)
-    known = pc.is_valid(classes) if source == "cifake" else pa.repeat(True, len(labels))
+def _table(data: Any, paths: Any, labels: Any, classes: Any) -> pa.Table:
+    """Published columns and their lineage as a table in `records.SCHEMA`; images of unknown class are not CIFAKE's."""
+    columns = (c.combine_chunks() if isinstance(c, pa.ChunkedArray) else c for c in (data, paths, labels, classes))
+    data, paths, labels, classes = columns
+    fake, known = pc.equal(labels, FAKE), pc.is_valid(classes)
     generator = pc.if_else(known, CIFAKE_GENERATOR, "unknown")
     origin = pc.if_else(known, pc.if_else(fake, "cifake", "cifar10"), "folder")
     values = {
