@@ -18,6 +18,7 @@ from cifake_core.settings import settings
 
 SIZE = 32
 FORMATS = ("JPEG", "PNG", "WEBP")
+_MAGIC = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"RIFF")
 RESIZE_FILTER = "lanczos"
 ENCODER = "jpeg-q75-420"
 
@@ -69,7 +70,9 @@ def decode(data: bytes) -> Decoded:
             "too_many_pixels", f"too many pixels; at most {limits.max_image_pixels:,} are accepted"
         ) from exc
     except Exception as exc:  # Pillow's parsers raise many kinds on hostile headers
-        raise ImageRejectedError("unsupported_format", "not a readable JPEG, PNG or WebP image") from exc
+        if data.startswith(_MAGIC):
+            raise ImageRejectedError("corrupt", "the image's header is damaged or cut short") from exc
+        raise ImageRejectedError("unsupported_format", "not a JPEG, PNG or WebP image") from exc
     width, height = image.size
     if width * height > limits.max_image_pixels:
         message = f"{width}×{height} pixels; at most {limits.max_image_pixels:,} are accepted"
