@@ -18,11 +18,12 @@ if TYPE_CHECKING:
 def registry_errors(what: str) -> Iterator[None]:
     """Turn MLflow's and the network's exceptions into a RegistryError that says what was being done."""
     from mlflow.exceptions import MlflowException
+    from requests import RequestException
 
     try:
         yield
-    except MlflowException as exc:
-        first = str(exc).splitlines()[0][:300]
+    except (MlflowException, RequestException) as exc:
+        first = (str(exc) or type(exc).__name__).splitlines()[0][:300]
         hint = "; is MLflow up? (`make up`, or unset MLFLOW_TRACKING_URI)" if "Max retries" in first else ""
         raise RegistryError(f"cannot {what} at {settings().tracking_uri}: {first}{hint}") from exc
 
