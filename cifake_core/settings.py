@@ -52,9 +52,11 @@ class Settings(BaseSettings):
     mlflow_port: int = Field(default=5000, ge=1, le=65535)
     service_port: int = Field(default=3000, ge=1, le=65535)
     service_url: str = Field(default="", description="Where the detector answers; default: host and service_port.")
+    service_workers: int = Field(default=1, ge=1, le=64, description="Processes that answer requests.")
     poll_seconds: float = Field(
         default=10.0, gt=0, description="How often a service worker looks at the champion alias."
     )
+    actor: str = Field(default="", description="Who decides, as the registry's history records it; default: user@host.")
     max_image_bytes: int = Field(default=10_000_000, gt=0, description="Largest encoded image accepted, in bytes.")
     max_image_pixels: int = Field(default=40_000_000, gt=0, description="Largest image accepted, in pixels.")
 

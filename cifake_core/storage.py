@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -82,6 +83,10 @@ class Store:
         """Put an object: to a temporary name and renamed (file), or in one request (s3)."""
         self._do("write", name, lambda: self._write(self.path(name), data))
 
+    def create(self, name: str, data: bytes) -> bool:
+        """Put an object only if there is none of this name: True when this call made it. Safe between machines."""
+        return bool(self._do("write", name, lambda: self._create(self.path(name), data)))
+
     def list(self, name: str = "") -> list[str]:
         """Names directly under a folder, sorted; empty when there is no such folder."""
 
@@ -116,6 +121,29 @@ class Store:
             except BaseException:
                 os.unlink(partial)
                 raise
+
+    def _create(self, path: str, data: bytes) -> bool:
+        try:
+            if not self.local:
+                self.fs.pipe_file(path, data, mode="create")
+                return True
+            os.makedirs(os.path.dirname(path), exist_ok=True)
+            with tempfile.NamedTemporaryFile(dir=os.path.dirname(path), suffix=".partial") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+                os.link(file.name, path)  # unlike a rename, refuses a name that is taken
+        except FileExistsError:
+            return False
+        except OSError as exc:
+            # How s3fs says 412 (the name is taken) and 409 (another writer was quicker).
+            if exc.errno not in (errno.EINVAL, errno.EBUSY) or self.local:
+                raise
+            self.fs.invalidate_cache()
+            if not self.fs.exists(path):
+                raise
+            return False
+        return True
 
     def _do(self, what: str, name: str, action: Any) -> Any:
         try:
