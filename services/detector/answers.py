@@ -1,0 +1,66 @@
+"""What the service answers and accepts, as Pydantic models: the OpenAPI document is made from them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from cifake_core.explain.cams import METHODS
+from cifake_core.explain.overlay import COLORMAPS
+
+Label = Literal["REAL", "FAKE", "UNSURE"]
+if TYPE_CHECKING:
+    Method = str
+    Colormap = str
+else:
+    Method = Literal[tuple(METHODS)]
+    Colormap = Literal[COLORMAPS]
+
+
+class Model(BaseModel):
+    """Which model answered."""
+
+    name: str = Field(examples=["cifake-detector"])
+    version: int = Field(examples=[7])
+    dataset_version: str = Field(examples=["0f3a91c2d4e5b6a7"])
+    topology: str = Field(examples=["seed"])
+
+
+class Image(BaseModel):
+    """What came in and what was done to it before the model saw it."""
+
+    format: str = Field(examples=["PNG"])
+    width: int = Field(examples=[640])
+    height: int = Field(examples=[480])
+    resized: bool = Field(description="Centre-cropped and resized to the model's size.")
+    reencoded: bool = Field(description="Encoded as the training data is: JPEG, quality 75, 4:2:0.")
+
+
+class Classification(BaseModel):
+    """A verdict on one image."""
+
+    label: Label
+    probability_real: float = Field(ge=0, le=1, examples=[0.0312])
+    threshold: float = Field(description="REAL at or above this probability.", examples=[0.5])
+    unsure: tuple[float, float] | None = Field(description="Probabilities strictly between are answered UNSURE.")
+    model: Model
+    image: Image
+    warnings: list[str] = Field(description="Why this verdict deserves less trust than most.")
+    latency_ms: float = Field(description="Time in the service after the body was read.", examples=[1.3])
+    request_id: str
+
+
+class ExplainOptions(BaseModel):
+    """How to explain."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    method: Method = Field("gradcam", description="A method of the Grad-CAM family.")
+    block: str = Field(
+        "", description="A convolution block of the model, several joined by `,`, or `all`; default last."
+    )
+    target: Literal["predicted", "REAL", "FAKE"] = Field("predicted", description="The label the map speaks for.")
+    size: int = Field(256, ge=32, le=1024, description="Pixels of each panel's side.")
+    colormap: Colormap = Field("inferno")
+    alpha: float = Field(0.5, ge=0, le=1, description="How strongly the heatmap covers the image in the overlay.")

@@ -1,0 +1,139 @@
+"""Images out of request bodies: multipart `image`, a raw body, or JSON base64; in memory only, within limits."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import binascii
+import json
+from typing import Any
+
+from python_multipart.exceptions import MultipartParseError
+from python_multipart.multipart import MultipartParser, parse_options_header
+from starlette.requests import ClientDisconnect, Request
+
+from cifake_core.settings import settings
+from services.detector.problems import ProblemError
+
+BODY_SECONDS = 15.0
+_OVERHEAD = 64 * 1024  # multipart headers and JSON punctuation around the images
+
+
+async def read_body(request: Request, images: int = 1) -> bytes:
+    """The whole body, of at most `images` images' bytes (a third more for base64).
+
+    Raises:
+        ProblemError: `too_many_bytes`, or `body_timeout` when it takes longer than BODY_SECONDS.
+    """
+    limit = images * settings().max_image_bytes * 4 // 3 + _OVERHEAD
+    claimed = request.headers.get("content-length", "")
+    if claimed.isdigit() and int(claimed) > limit:
+        raise _too_large(limit)
+    chunks, total = [], 0
+    try:
+        async with asyncio.timeout(BODY_SECONDS):
+            async for chunk in request.stream():
+                total += len(chunk)
+                if total > limit:
+                    raise _too_large(limit)
+                chunks.append(chunk)
+    except TimeoutError as exc:
+        detail = f"the body was not complete after {BODY_SECONDS:g} seconds"
+        raise ProblemError("body_timeout", detail, {"Connection": "close"}) from exc
+    except ClientDisconnect as exc:
+        raise ProblemError("invalid_request", "the client went away before the body was complete") from exc
+    return b"".join(chunks)
+
+
+def _too_large(limit: int) -> ProblemError:
+    return ProblemError("too_many_bytes", f"the body may hold at most {limit:,} bytes", {"Connection": "close"})
+
+
+async def one_image(request: Request) -> bytes:
+    """The one image of a request.
+
+    Raises:
+        ProblemError: no image, several, a malformed body, or one of `read_body`'s.
+    """
+    body = await read_body(request)
+    kind, options = parse_options_header(request.headers.get("content-type"))
+    if kind == b"multipart/form-data":
+        parts = [data for name, data in form_parts(body, options.get(b"boundary")) if name == "image"]
+        if len(parts) != 1:
+            raise ProblemError("missing_image", f"send one form field named `image`; the form has {len(parts)}")
+        return parts[0]
+    if kind == b"application/json":
+        document = parse_json(body)
+        if not isinstance(document, dict) or not isinstance(document.get("image"), str):
+            raise ProblemError("missing_image", 'send {"image": "<base64>"}')
+        return decode_base64(document["image"])
+    if not body:
+        raise ProblemError("missing_image", "the body is empty; send an image, a form with `image`, or JSON base64")
+    return body
+
+
+def parse_json(body: bytes) -> Any:
+    """The JSON document.
+
+    Raises:
+        ProblemError: `invalid_request`.
+    """
+    try:
+        return json.loads(body)
+    except (ValueError, RecursionError) as exc:
+        raise ProblemError("invalid_request", "the body is not JSON, though Content-Type says so") from exc
+
+
+def decode_base64(text: str) -> bytes:
+    """The bytes of base64 text, with or without a `data:` prefix.
+
+    Raises:
+        ProblemError: `invalid_request`.
+    """
+    if text.startswith("data:"):
+        text = text.partition(",")[2]
+    try:
+        return base64.b64decode(text, validate=True)
+    except (binascii.Error, ValueError) as exc:
+        raise ProblemError("invalid_request", "an image is not valid base64") from exc
+
+
+def form_parts(body: bytes, boundary: bytes | None) -> list[tuple[str, bytes]]:
+    """The (field name, content) pairs of a multipart/form-data body.
+
+    Raises:
+        ProblemError: `invalid_request`: no boundary, or a body that does not follow it.
+    """
+    parts: list[tuple[str, bytes]] = []
+    headers: dict[bytes, bytes] = {}
+    field, value, data = bytearray(), bytearray(), bytearray()
+
+    def header_end() -> None:
+        headers[bytes(field).lower()] = bytes(value)
+        field.clear()
+        value.clear()
+
+    def part_end() -> None:
+        _, options = parse_options_header(headers.get(b"content-disposition"))
+        parts.append((options.get(b"name", b"").decode("utf-8", "replace"), bytes(data)))
+        headers.clear()
+        data.clear()
+
+    if not boundary:
+        raise ProblemError("invalid_request", "multipart/form-data without a boundary")
+    parser = MultipartParser(
+        boundary,
+        {
+            "on_header_field": lambda d, start, end: field.extend(d[start:end]),
+            "on_header_value": lambda d, start, end: value.extend(d[start:end]),
+            "on_header_end": header_end,
+            "on_part_data": lambda d, start, end: data.extend(d[start:end]),
+            "on_part_end": part_end,
+        },
+    )
+    try:
+        parser.write(body)
+        parser.finalize()
+    except MultipartParseError as exc:
+        raise ProblemError("invalid_request", "the multipart body does not follow its boundary") from exc
+    return parts

@@ -1,0 +1,137 @@
+"""The model being served: follows the registry alias `champion`, swaps between requests, survives a registry outage."""
+
+from __future__ import annotations
+
+import logging
+import random
+import threading
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+
+from cifake_core.bundle import PARITY_TOLERANCE, Detector
+from cifake_core.errors import CifakeError, ModelError, StoreError
+from cifake_core.registry.artifacts import ModelVersion, fetch, last_good, remember, resolve
+from cifake_core.settings import settings
+from services.detector import metrics
+
+logger = logging.getLogger("bentoml.cifake.champion")
+
+
+@dataclass(frozen=True)
+class Served:
+    """A verified model and which version it is; a request takes one and keeps it to its end."""
+
+    version: ModelVersion
+    detector: Detector
+    since: datetime
+    from_cache: bool
+
+
+class Champion:
+    """Polls the alias in a thread; `current` is what requests use, `problem` why it may not be the newest."""
+
+    def __init__(self) -> None:
+        self.current: Served | None = None
+        self.problem: str | None = None
+        self.checked: datetime | None = None
+        self._stop = threading.Event()
+        self._wake = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="champion", daemon=True)
+
+    def start(self) -> None:
+        """Begin to follow the alias."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Stop following; the current model stays."""
+        self._stop.set()
+        self._wake.set()
+
+    def wake(self) -> None:
+        """Look at the alias now (a webhook's business)."""
+        self._wake.set()
+
+    def check(self) -> None:
+        """Look at the alias once: load and verify what it names beside the current model, then swap."""
+        version: ModelVersion | None = None
+        try:
+            version = resolve("champion")
+            if self.current is None or _key(version) != _key(self.current.version):
+                folder = fetch(version)
+                self._swap(version, folder, from_cache=False)
+            self.problem = None
+        except CifakeError as exc:
+            self._failed(str(exc), version)
+        except Exception as exc:
+            logger.exception("looking at the champion failed")
+            self._failed(f"{type(exc).__name__}: {exc}", version)
+        self.checked = datetime.now(UTC)
+
+    def _failed(self, why: str, version: ModelVersion | None) -> None:
+        if why != self.problem:
+            logger.warning("keeping the model that is loaded: %s", why)
+        self.problem = why
+        if version is not None:
+            metrics.model_swaps_total.labels("refused").inc()
+        if self.current is None:
+            self._load_last_good()
+
+    def _swap(self, version: ModelVersion, folder: Path, *, from_cache: bool) -> None:
+        detector = load(folder)
+        old, self.current = self.current, Served(version, detector, datetime.now(UTC), from_cache)
+        if old:
+            metrics.model_info.labels(*_labels(old)).set(0)
+        metrics.model_info.labels(*_labels(self.current)).set(1)
+        metrics.model_swaps_total.labels("cache" if from_cache else "swapped").inc()
+        logger.info(
+            "serving %s version %s (was %s)", version.name, version.version, old.version.version if old else None
+        )
+        if not from_cache:
+            try:
+                remember(version, folder)
+            except StoreError as exc:  # a full disk must not keep a good model from serving
+                logger.warning("the champion is not remembered: %s", exc)
+
+    def _load_last_good(self) -> None:
+        kept = last_good()
+        if kept is None:
+            return
+        try:
+            self._swap(*kept, from_cache=True)
+        except CifakeError as exc:
+            logger.warning("the last good model, in %s, cannot be used: %s", kept[1], exc)
+
+    def _run(self) -> None:
+        while not self._stop.is_set():
+            self.check()
+            # Jitter, so that many replicas do not ask at the same moment.
+            self._wake.wait(settings().poll_seconds * random.uniform(0.8, 1.2))
+            self._wake.clear()
+
+
+def load(folder: Path) -> Detector:
+    """A verified detector, warmed up; its explanation graph must agree with its score graph.
+
+    Raises:
+        ModelError: the bundle is damaged or its two graphs disagree.
+    """
+    # One thread a session: requests run side by side, and idle threads of ONNX Runtime spin.
+    detector = Detector(folder, threads=1)
+    size = detector.info.image_size
+    probe = np.random.default_rng(0).integers(0, 256, (2, size, size, 3), np.uint8)
+    worst = float(np.abs(detector.explain(probe).logits - detector.score(probe)[0]).max())
+    if worst > PARITY_TOLERANCE:
+        raise ModelError(f"{folder}: the explanation graph's logits differ from the score graph's by {worst:.2g}")
+    return detector
+
+
+def _key(version: ModelVersion) -> tuple[int, str | None]:
+    return version.version, version.run_id
+
+
+def _labels(served: Served) -> tuple[str, str, str, str]:
+    version = served.version
+    return version.name, str(version.version), version.dataset_version, served.detector.info.topology

@@ -1,0 +1,81 @@
+"""Errors as RFC 9457 problem details with a stable `code`; no stack trace leaves the process."""
+
+from __future__ import annotations
+
+import json
+from typing import Any, Literal
+
+from pydantic import BaseModel, Field
+from starlette.responses import Response
+
+from cifake_core.errors import ImageRejectedError
+
+MEDIA_TYPE = "application/problem+json"
+
+# code → (HTTP status, title). A code, once published, keeps its meaning.
+CODES: dict[str, tuple[int, str]] = {
+    "empty": (422, "The image is empty"),
+    "unsupported_format": (415, "Not a JPEG, PNG or WebP image"),
+    "too_many_bytes": (413, "The body or image has too many bytes"),
+    "too_many_pixels": (422, "The image has too many pixels"),
+    "too_many_frames": (422, "The image is an animation"),
+    "corrupt": (422, "The image data is damaged"),
+    "decode_timeout": (422, "The image took too long to decode"),
+    "missing_image": (422, "No image in the request"),
+    "invalid_request": (422, "The request is not valid"),
+    "too_many_images": (413, "Too many images in one request"),
+    "body_timeout": (408, "The body came too slowly"),
+    "unauthorized": (401, "An API key is needed"),
+    "rate_limited": (429, "Too many requests with this key"),
+    "overloaded": (503, "The service is at capacity"),
+    "no_model": (503, "No model is loaded yet"),
+    "not_found": (404, "No such page"),
+    "method_not_allowed": (405, "This method is not allowed here"),
+    "internal": (500, "Something went wrong inside the service"),
+}
+Code = Literal[tuple(CODES)]  # type: ignore[valid-type]
+
+
+class Problem(BaseModel):
+    """An error's body (RFC 9457): https://www.rfc-editor.org/rfc/rfc9457."""
+
+    type: str = Field(examples=["urn:cifake:problem:unsupported_format"])
+    title: str = Field(examples=["Not a JPEG, PNG or WebP image"])
+    status: int = Field(examples=[415])
+    detail: str = Field(examples=["not a readable JPEG, PNG or WebP image"])
+    code: str = Field(description="Stable, for programs.", examples=["unsupported_format"])
+    request_id: str | None = None
+
+
+class ProblemError(Exception):
+    """Raised anywhere in a request; becomes its answer. `headers` go with it."""
+
+    def __init__(self, code: str, detail: str, headers: dict[str, str] | None = None) -> None:
+        super().__init__(detail)
+        self.code = code
+        self.detail = detail
+        self.headers = headers or {}
+
+
+def body(code: str, detail: str, request_id: str | None = None) -> dict[str, Any]:
+    """The problem's JSON object."""
+    status, title = CODES[code]
+    return {
+        "type": f"urn:cifake:problem:{code}",
+        "title": title,
+        "status": status,
+        "detail": detail,
+        "code": code,
+        "request_id": request_id,
+    }
+
+
+def response(code: str, detail: str, request_id: str | None = None, headers: dict[str, str] | None = None) -> Response:
+    """The problem as an HTTP answer."""
+    content = json.dumps(body(code, detail, request_id))
+    return Response(content, CODES[code][0], headers, MEDIA_TYPE)
+
+
+def of_image(exc: ImageRejectedError) -> ProblemError:
+    """The problem that a refused image is."""
+    return ProblemError(exc.reason if exc.reason in CODES else "corrupt", str(exc))

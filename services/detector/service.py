@@ -1,0 +1,40 @@
+"""The BentoML service: `bentoml serve services.detector.service:Detector`, or `cifake serve`."""
+
+from __future__ import annotations
+
+import bentoml
+
+from cifake_core.settings import settings
+from services.detector.app import create_app
+from services.detector.champion import Champion
+
+champion = Champion()
+app = create_app(champion)
+
+
+async def everything(scope, receive, send) -> None:  # type: ignore[no-untyped-def]
+    """The application under a plain function: BentoML then leaves it every path, its own index page's too."""
+    await app(scope, receive, send)
+
+
+@bentoml.service(
+    name="detector",
+    workers=settings().service_workers,
+    metrics={"enabled": False},  # BentoML's own label every unknown path; ours are at /metrics
+    logging={"access": {"enabled": False}},
+    traffic={"timeout": 60},
+)
+@bentoml.asgi_app(everything, path="/")
+class Detector:
+    """Classifies images and explains the verdicts with the registry's champion."""
+
+    def __init__(self) -> None:
+        champion.start()
+
+    @bentoml.on_shutdown
+    def stop(self) -> None:
+        """Stop following the alias."""
+        champion.stop()
+
+    def __is_ready__(self) -> bool:
+        return champion.current is not None
