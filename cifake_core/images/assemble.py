@@ -23,8 +23,9 @@ def collect(
     test_rows: int | None = None,
     seed: int = 0,
     skip_rejected: bool = False,
+    source: Source | None = None,
 ) -> collection.Collection:
-    """One label's images of the resolved source as a collection, balanced over classes.
+    """One label's images of a source, by default the resolved one, as a collection, balanced over classes.
 
     Args:
         label: FAKE (0) or REAL (1).
@@ -34,7 +35,7 @@ def collect(
         DataNotFoundError: no source, or too few images in it.
         ImageRejectedError: an image was refused and `skip_rejected` is not set.
     """
-    source = resolve()
+    source = source or resolve()
     sides: dict[Side, pa.Table] = {}
     left_out: Counter[str] = Counter()
     for side, rows in zip(SIDES, (train_rows, test_rows), strict=True):

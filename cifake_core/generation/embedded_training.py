@@ -1,0 +1,241 @@
+"""Train the embedded generator on real images: first the autoencoder, then the denoiser on its latents.
+
+Both stages keep a checkpoint that the same command goes on from; a checkpoint is replaced by rename, never
+half-written. The denoiser's learning rate is warm-up, constant, then linear decay over the last fifth of `steps`,
+so that training can be prolonged by asking for more steps.
+"""
+
+from __future__ import annotations
+
+import csv
+import logging
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from cifake_core.generation import embedded_networks as networks
+
+log = logging.getLogger(__name__)
+
+KL_WEIGHT = 5e-4
+EDGE_WEIGHT = 0.5
+EMA_DECAY = 0.9995
+CLASS_DROPOUT = 0.1
+DECAY_FRACTION = 0.2
+
+
+@dataclass(frozen=True)
+class Stage:
+    """How one stage is trained: optimizer steps in all, images a step, peak learning rate."""
+
+    steps: int
+    batch: int = 64
+    learning_rate: float = 1e-3
+    seed: int = 0
+    checkpoint_seconds: float = 180.0
+
+
+def train_autoencoder(images: np.ndarray, folder: Path, stage: Stage) -> Path:
+    """Train on images (N, 32, 32, 3) uint8 by L1, edge and KL losses; go on from `folder` where it was left.
+
+    Returns the file with the trained weights.
+    """
+    import torch
+
+    model = networks.autoencoder().to(memory_format=torch.channels_last)
+    optimizer = torch.optim.AdamW(model.parameters(), stage.learning_rate, weight_decay=0.01, fused=True)
+    ema = _Ema(model, 0.998)
+    start = _restore(folder / "autoencoder.pt", model, optimizer, ema)
+    journal = _Journal(folder / "autoencoder.csv", ("loss", "l1", "kl"))
+    saved = time.monotonic()
+    for step in range(start, stage.steps):
+        generator = torch.Generator().manual_seed(stage.seed * 1_000_003 + step)
+        _set_rate(optimizer, stage.learning_rate * _one_cycle(step, stage.steps))
+        pick = torch.randint(len(images), (stage.batch,), generator=generator).numpy()
+        batch = _to_tensor(images[pick])
+        batch = torch.where(torch.rand(stage.batch, 1, 1, 1, generator=generator) < 0.5, batch.flip(3), batch)
+        folded = networks.fold(batch).contiguous(memory_format=torch.channels_last)
+        posterior = model.encode(folded).latent_dist
+        out = networks.unfold(model.decode(posterior.sample(generator)).sample)
+        l1 = (out - batch).abs().mean()
+        edges = sum((out.diff(dim=d) - batch.diff(dim=d)).abs().mean() for d in (2, 3))
+        kl = posterior.kl().mean() / (networks.LATENT_CHANNELS * networks.LATENT_SIZE**2)
+        loss = l1 + EDGE_WEIGHT * edges + KL_WEIGHT * kl
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        ema.update(model)
+        journal.add(step, loss=loss.item(), l1=l1.item(), kl=kl.item())
+        if step + 1 == stage.steps or time.monotonic() - saved > stage.checkpoint_seconds:
+            _save(folder / "autoencoder.pt", step + 1, model, optimizer, ema)
+            saved = time.monotonic()
+    return folder / "autoencoder.pt"
+
+
+def encode_latents(images: np.ndarray, folder: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Latents of images and of their mirror images, kept in `folder/latents.npz`.
+
+    Returns latents (2, N, 6, 8, 8) float32, normalised, and the mean and standard deviation (6,) per channel.
+    """
+    import torch
+
+    file = folder / "latents.npz"
+    if not file.exists():
+        model = load(folder / "autoencoder.pt", networks.autoencoder())
+        both: list[list[np.ndarray]] = [[], []]
+        with torch.no_grad():
+            for i in range(0, len(images), 256):
+                batch = _to_tensor(images[i : i + 256])
+                for out, view in zip(both, (batch, batch.flip(3)), strict=True):
+                    out.append(model.encode(networks.fold(view)).latent_dist.mean.numpy())
+        latents = np.stack([np.concatenate(part) for part in both])
+        mean, std = latents.mean((0, 1, 3, 4)), latents.std((0, 1, 3, 4))
+        latents = (latents - mean[:, None, None]) / std[:, None, None]
+        partial = file.with_suffix(".partial.npz")
+        np.savez(partial, latents=latents, mean=mean, std=std)
+        partial.replace(file)
+    with np.load(file) as stored:
+        return stored["latents"], stored["mean"], stored["std"]
+
+
+def train_denoiser(latents: np.ndarray, classes: np.ndarray, folder: Path, stage: Stage) -> Path:
+    """Train on latents (2, N, 6, 8, 8) of classes (N,) 0 … 9; go on from `folder` where it was left.
+
+    Times are drawn logit-normal (Esser et al. 2024, https://arxiv.org/abs/2403.03206); one label in ten is
+    dropped for classifier-free guidance (Ho & Salimans 2022, https://arxiv.org/abs/2207.12598).
+    """
+    import torch
+
+    model = networks.denoiser().to(memory_format=torch.channels_last)
+    optimizer = torch.optim.AdamW(
+        model.parameters(), stage.learning_rate, betas=(0.9, 0.99), weight_decay=0.01, fused=True
+    )
+    ema = _Ema(model, EMA_DECAY)
+    start = _restore(folder / "denoiser.pt", model, optimizer, ema)
+    journal = _Journal(folder / "denoiser.csv", ("loss",))
+    data, labels = torch.from_numpy(latents), torch.from_numpy(classes.astype(np.int64))
+    saved = time.monotonic()
+    for step in range(start, stage.steps):
+        generator = torch.Generator().manual_seed(stage.seed * 1_000_003 + step)
+        _set_rate(optimizer, stage.learning_rate * _warm_constant_decay(step, stage.steps))
+        pick = torch.randint(data.shape[1], (stage.batch,), generator=generator)
+        mirror = torch.randint(2, (stage.batch,), generator=generator)
+        clean, label = data[mirror, pick], labels[pick]
+        label = torch.where(torch.rand(stage.batch, generator=generator) < CLASS_DROPOUT, networks.NO_CLASS, label)
+        when = torch.sigmoid(torch.randn(stage.batch, generator=generator))
+        noise = torch.randn(clean.shape, generator=generator)
+        at = when[:, None, None, None]
+        noisy = ((1 - at) * clean + at * noise).contiguous(memory_format=torch.channels_last)
+        out = model(noisy, when * networks.TIME_SCALE, class_labels=label).sample
+        loss = (out - (noise - clean)).square().mean()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        ema.update(model)
+        journal.add(step, loss=loss.item())
+        if step + 1 == stage.steps or time.monotonic() - saved > stage.checkpoint_seconds:
+            _save(folder / "denoiser.pt", step + 1, model, optimizer, ema)
+            saved = time.monotonic()
+    return folder / "denoiser.pt"
+
+
+def load(file: Path, model: Any, averaged: bool = True) -> Any:
+    """Weights of a checkpoint, by default their exponential moving average, put into `model` for inference."""
+    import torch
+
+    state = torch.load(file, weights_only=True)
+    model.load_state_dict(state["model"])
+    if averaged:
+        _Ema(model, 0.0, state["ema"]).copy_to(model)
+    return model.eval()
+
+
+def _to_tensor(images: np.ndarray) -> Any:
+    import torch
+
+    return torch.from_numpy(images).permute(0, 3, 1, 2).float() / 127.5 - 1
+
+
+def _one_cycle(step: int, steps: int) -> float:
+    warm = max(1, steps // 10)
+    return (step + 1) / warm if step < warm else 0.5 + 0.5 * float(np.cos(np.pi * (step - warm) / (steps - warm)))
+
+
+def _warm_constant_decay(step: int, steps: int) -> float:
+    return min(1.0, (step + 1) / 500, (steps - step) / (DECAY_FRACTION * steps))
+
+
+def _set_rate(optimizer: Any, rate: float) -> None:
+    for group in optimizer.param_groups:
+        group["lr"] = rate
+
+
+class _Ema:
+    """Exponential moving average of a model's weights, with a warm-up that forgets the random start."""
+
+    def __init__(self, model: Any, decay: float, weights: list[Any] | None = None) -> None:
+        self.decay, self.updates = decay, 0
+        self.weights = weights or [p.detach().clone() for p in model.parameters()]
+
+    def update(self, model: Any) -> None:
+        import torch
+
+        self.updates += 1
+        decay = min(self.decay, (1 + self.updates) / (10 + self.updates))
+        torch._foreach_lerp_(self.weights, [p.detach() for p in model.parameters()], 1 - decay)
+
+    def copy_to(self, model: Any) -> None:
+        for own, other in zip(self.weights, model.parameters(), strict=True):
+            other.data.copy_(own)
+
+
+class _Journal:
+    """Mean losses and speed, a CSV line each fifty steps."""
+
+    def __init__(self, file: Path, names: tuple[str, ...]) -> None:
+        self.file, self.names = file, names
+        self.rows: list[dict[str, float]] = []
+        self.since = time.monotonic()
+
+    def add(self, step: int, **losses: float) -> None:
+        self.rows.append(losses)
+        if (step + 1) % 50:
+            return
+        means = [float(np.mean([row[name] for row in self.rows])) for name in self.names]
+        seconds = (time.monotonic() - self.since) / len(self.rows)
+        new = not self.file.exists()
+        with self.file.open("a", newline="") as file:
+            writer = csv.writer(file)
+            if new:
+                writer.writerow(("step", *self.names, "seconds_per_step"))
+            writer.writerow((step + 1, *(f"{mean:.5f}" for mean in means), f"{seconds:.3f}"))
+        log.info("step %d %s, %.3f s a step", step + 1, dict(zip(self.names, means, strict=True)), seconds)
+        self.rows, self.since = [], time.monotonic()
+
+
+def _save(file: Path, step: int, model: Any, optimizer: Any, ema: _Ema) -> None:
+    import torch
+
+    partial = file.with_suffix(".partial")
+    state = {"step": step, "model": model.state_dict(), "optimizer": optimizer.state_dict(), "ema": ema.weights}
+    torch.save(state, partial)
+    partial.replace(file)
+
+
+def _restore(file: Path, model: Any, optimizer: Any, ema: _Ema) -> int:
+    import torch
+
+    file.parent.mkdir(parents=True, exist_ok=True)
+    if not file.exists():
+        return 0
+    state = torch.load(file, weights_only=True)
+    model.load_state_dict(state["model"])
+    optimizer.load_state_dict(state["optimizer"])
+    ema.weights, ema.updates = state["ema"], state["step"]
+    log.info("going on from step %d of %s", state["step"], file)
+    return int(state["step"])

@@ -1,0 +1,172 @@
+"""`cifake generate`: make FAKE images; its subcommands plan, run, train, export, card."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from cifake_core.verb import verb
+
+_SEED = click.option("--seed", type=int, default=0, show_default=True, help="Decides every image.")
+_ROWS = click.IntRange(min=0)
+_PROMPTS = click.option(
+    "--prompts",
+    "prompts_file",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help='JSON file {"classes": {"CLASS": ["PROMPT", …]}}. Default: the ten classes and thirty prompts of CIFAKE.',
+)
+_WORKERS = click.option("--workers", type=click.IntRange(min=1), default=1, show_default=True, help="Processes.")
+_BATCH = click.option("--batch", type=click.IntRange(min=1), help="Images at once. Default: the generator's own.")
+_FOLDER = click.option(
+    "--folder",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="Where training keeps its checkpoints. Default: generator in CIFAKE_HOME.",
+)
+
+
+def _render_run(result: Any) -> str:
+    shown = result if isinstance(result, dict) else result.model_dump()
+    lines = [f"{shown['rows']:,} images by {shown['generator']}: {shown['rows_url']}"]
+    if "images_per_second" in shown:
+        lines.append(f"  {shown['images_per_second']} images/s, weights {shown['model_revision']}")
+        redraws = sum(shard["redraws"] for shard in shown["shards"])
+        lines += [f"  {redraws} flagged images drawn again"] if redraws else []
+    return "\n".join([*lines, f"next: cifake data build --fake {shown['rows_url']}"])
+
+
+def _render_plan(shown: dict[str, Any]) -> str:
+    return (
+        f"plan {shown['plan']}: {shown['rows']:,} images in {shown['shards']} shards\n"
+        f"next: cifake generate run --plan {shown['plan']}"
+    )
+
+
+@verb("generate", render=_render_run)
+@click.option("--generator", default="embedded", show_default=True, metavar="NAME", help="Who draws the images.")
+@click.option("--train-rows", type=_ROWS, help="Images for the train side. Default: 5,000, or all published ones.")
+@click.option("--test-rows", type=_ROWS, help="Images for the test side. Default: 1,000, or all published ones.")
+@_SEED
+@_PROMPTS
+@_WORKERS
+@_BATCH
+def _generate(
+    generator: str,
+    train_rows: int | None,
+    test_rows: int | None,
+    seed: int,
+    prompts_file: Path | None,
+    workers: int,
+    batch: int | None,
+) -> Any:
+    """Make FAKE images, and print `rows_url`: hand it to `cifake data build --fake`.
+
+    \b
+    cifake generate --train-rows 5000 --test-rows 1000
+    cifake generate --generator stable-diffusion-v1-4 --train-rows 50000 --test-rows 10000
+    cifake generate --generator cifake
+
+    `embedded` is the small diffusion model that ships with cifake; `cifake` reads the published Stable Diffusion
+    images from CIFAKE_DATA, `resample` is the offline sample's; an unknown name prints the list of all others.
+    Interrupt it at any point and run it again: it goes on after the last batch.
+    """
+    from cifake_core.generation import published
+    from cifake_core.storage import Store
+
+    store = Store()
+    if generator in published.NAMES:
+        found = published.collect(store, generator, train_rows, test_rows, seed)
+        return {**found.model_dump(), "generator": generator}
+    from cifake_core.generation import plan
+    from cifake_core.generation import workers as pool
+
+    made = _plan(
+        generator,
+        5000 if train_rows is None else train_rows,
+        1000 if test_rows is None else test_rows,
+        seed,
+        prompts_file,
+    )
+    plan.save(store, made)
+    return pool.run_plan(store, made, workers=workers, batch=batch)
+
+
+def _plan(generator: str, train_rows: int, test_rows: int, seed: int, prompts_file: Path | None) -> Any:
+    from cifake_core.generation import plan, prompts
+
+    return plan.make(generator, train_rows, test_rows, seed, prompts.load(prompts_file) if prompts_file else None)
+
+
+def _without_subcommand(**options: Any) -> Any:
+    context = click.get_current_context()
+    if context.invoked_subcommand is None:
+        assert _generate.callback is not None
+        _generate.callback(**options)
+
+
+generate = click.Group(
+    "generate",
+    params=_generate.params,
+    callback=_without_subcommand,
+    help=_generate.help,
+    invoke_without_command=True,
+    subcommand_metavar="[plan|run|train|export|card]",
+)
+
+
+@verb("plan", render=_render_plan)
+@click.option("--generator", default="embedded", show_default=True, metavar="NAME", help="Who will draw the images.")
+@click.option("--count", type=click.IntRange(min=1), help="Images in all: five in six for train, one in six for test.")
+@click.option("--train-rows", type=_ROWS, default=0, help="Images for the train side, instead of --count.")
+@click.option("--test-rows", type=_ROWS, default=0, help="Images for the test side, instead of --count.")
+@_SEED
+@_PROMPTS
+def plan_verb(
+    generator: str, count: int | None, train_rows: int, test_rows: int, seed: int, prompts_file: Path | None
+) -> Any:
+    """Write down which images are to be drawn, as shards that any number of workers may share.
+
+    \b
+    cifake generate plan --generator embedded --count 60000 --seed 1
+
+    The same order gives the same plan, and the same plan the same images.
+    """
+    from cifake_core.errors import ConfigurationError
+    from cifake_core.generation import plan
+    from cifake_core.storage import Store
+
+    if count:
+        if train_rows or test_rows:
+            raise ConfigurationError("give either --count or --train-rows and --test-rows")
+        test_rows = count // plan.TEST_SHARE
+        train_rows = count - test_rows
+    made = _plan(generator, train_rows, test_rows, seed, prompts_file)
+    url = plan.save(Store(), made)
+    return {"plan": made.name, "rows_url": url, "rows": made.rows, "generator": generator, "shards": len(made.shards)}
+
+
+@verb("run", render=_render_run)
+@click.option("--plan", "plan_name", required=True, metavar="NAME", help="A plan's name or URL.")
+@click.option(
+    "--shard", "shards", multiple=True, metavar="SHARD", help="A shard's number or name; repeatable. Default: all."
+)
+@_WORKERS
+@_BATCH
+def run_verb(plan_name: str, shards: tuple[str, ...], workers: int, batch: int | None) -> Any:
+    """Draw a plan's shards; those that are finished are skipped, one that was interrupted is gone on with.
+
+    \b
+    cifake generate run --plan embedded-1f2e3d4c5b6a --shard 0 --shard 1
+    """
+    from cifake_core.generation import plan
+    from cifake_core.generation import workers as pool
+    from cifake_core.storage import Store
+
+    store = Store()
+    made = plan.load(store, plan_name)
+    return pool.run_plan(store, made, [made.shard(name) for name in shards] or None, workers, batch)
+
+
+for _verb in (plan_verb, run_verb):
+    generate.add_command(_verb)
