@@ -1,0 +1,193 @@
+"""Keras model → bundle: a score graph and an explanation graph, refused unless they agree with Keras."""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import onnx
+
+from cifake_core import bundle
+from cifake_core.errors import ModelError
+from cifake_core.training import topologies
+from cifake_core.training.onnx_gradients import append_gradients
+
+if TYPE_CHECKING:
+    import keras
+
+OPSET = 18
+TOLERANCE = 1e-4
+# Images whose maps may differ by more: where two float activations tie to the last bit, in flat areas, TensorFlow
+# and ONNX Runtime may pick different winners of a max-pool, and both maps are right.
+TIED_IMAGES = 0.1
+PARITY_EXAMPLES = 32
+
+log = logging.getLogger(__name__)
+
+
+def export(
+    model: keras.Model, folder: Path, images: np.ndarray, *, topology: str, dataset_version: str, **info: Any
+) -> bundle.BundleInfo:
+    """Write the bundle of a trained model, after checking both graphs against Keras on real images.
+
+    Args:
+        model: as `topologies.build` makes it, float32.
+        folder: where the bundle goes; replaced as a whole, or left as it was on failure.
+        images: (K, 32, 32, 3) uint8, real images to compare on; the first 32 are kept as the parity examples.
+        info: further fields of `BundleInfo` (run_id, seed, threshold, extra …).
+
+    Raises:
+        ModelError: a graph cannot be made or disagrees with Keras by more than 1e-4.
+    """
+    images = np.ascontiguousarray(images[:PARITY_EXAMPLES])
+    if not len(images):
+        raise ModelError("a bundle needs at least one real image to check its graphs on")
+    partial = folder.with_name(folder.name + ".partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    expected = keras_outputs(model, images)
+    onnx.save(score_graph(model), str(partial / "score.onnx"))
+    onnx.save(explanation_graph(model), str(partial / "explain.onnx"))
+    np.savez(partial / "parity.npz", images=images, probability_real=expected["probability_real"])
+    check_parity(partial, expected, images)
+    names = topologies.blocks(model)
+    written = bundle.BundleInfo(
+        topology=topology,
+        image_size=images.shape[1],
+        parameters=model.count_params(),
+        dataset_version=dataset_version,
+        blocks=[
+            bundle.Block(name=name, height=height, width=width, channels=channels)
+            for name in names
+            for _, height, width, channels in [expected[f"activations_{name}"].shape]
+        ],
+        sha256={name: bundle.sha256(partial / name) for name in ("score.onnx", "explain.onnx", "parity.npz")},
+        **info,
+    )
+    (partial / bundle.FILE).write_text(written.model_dump_json(indent=2))
+    shutil.rmtree(folder, ignore_errors=True)
+    os.replace(partial, folder)
+    return written
+
+
+def score_graph(model: keras.Model) -> onnx.ModelProto:
+    """Images (N, S, S, 3) uint8 → `logit` (N,), `probability_real` (N,)."""
+    return _convert(model, {"logit": "logit", "probability_real": "probability_real"})
+
+
+def explanation_graph(model: keras.Model) -> onnx.ModelProto:
+    """Images → `logit` (N,) and per block `activations_b`, `gradients_b` (N, h, w, c): a forward and a reverse pass.
+
+    Raises:
+        ModelError: an operator of the network has no gradient rule; it is named.
+    """
+    blocks = topologies.blocks(model)
+    forward = _convert(model, {"logit": "logit", **{f"activations_{name}": name for name in blocks}})
+    graph, gradients = append_gradients(forward, "logit", [f"activations_{name}" for name in blocks])
+    outputs = {output.name: output for output in graph.graph.output}
+    for name, gradient in zip(blocks, gradients, strict=True):
+        target = f"gradients_{name}"
+        graph.graph.node.append(onnx.helper.make_node("Identity", [gradient], [target], name=target))
+        output = onnx.ValueInfoProto()
+        output.CopyFrom(outputs[f"activations_{name}"])
+        output.name = target
+        graph.graph.output.append(output)
+    del graph.graph.value_info[:]
+    onnx.checker.check_model(graph)
+    return graph
+
+
+def _convert(model: keras.Model, layers: Mapping[str, str]) -> onnx.ModelProto:
+    """A graph whose outputs are the named layers' outputs; (N, 1) ones come out as (N,)."""
+    import keras
+    import tensorflow as tf
+
+    several = keras.Model(model.inputs, [model.get_layer(layer).output for layer in layers.values()])
+
+    def forward(images: tf.Tensor) -> list[tf.Tensor]:
+        outputs = several(tf.cast(images, tf.float32), training=False)
+        return [tf.reshape(output, [-1]) if output.shape.rank == 2 else tf.identity(output) for output in outputs]
+
+    signature = tf.TensorSpec([None, *model.input_shape[1:]], tf.uint8, name="images")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        logging.getLogger("tf2onnx").setLevel(logging.ERROR)
+        import tf2onnx
+
+        try:
+            graph, _ = tf2onnx.convert.from_function(tf.function(forward), [signature], opset=OPSET)
+        except Exception as exc:  # tf2onnx raises whatever its handlers raise
+            raise ModelError(f"{model.name} does not convert to ONNX: {str(exc).splitlines()[0]}") from exc
+    names = {output.name: name for output, name in zip(graph.graph.output, layers, strict=True)}
+    for node in graph.graph.node:
+        node.input[:] = [names.get(name, name) for name in node.input]
+        node.output[:] = [names.get(name, name) for name in node.output]
+    for value in (*graph.graph.input, *graph.graph.output):
+        value.name = names.get(value.name, value.name)
+        value.type.tensor_type.shape.dim[0].dim_param = "N"
+    graph.doc_string = f"{model.name}: {', '.join(layers)}"
+    return graph
+
+
+def keras_outputs(model: keras.Model, images: np.ndarray) -> dict[str, np.ndarray]:
+    """What Keras and `tf.GradientTape` give for images (K, S, S, 3): every output of both graphs, by name."""
+    import keras
+    import tensorflow as tf
+
+    blocks = topologies.blocks(model)
+    layers = [*blocks, "logit", "probability_real"]
+    several = keras.Model(model.inputs, [model.get_layer(layer).output for layer in layers])
+    pixels = tf.convert_to_tensor(images, tf.float32)
+    with tf.GradientTape() as tape:
+        tape.watch(pixels)
+        outputs = dict(zip(layers, several(pixels, training=False), strict=True))
+    gradients = tape.gradient(outputs["logit"], [outputs[name] for name in blocks])
+    found = {name: outputs[name].numpy()[:, 0] for name in ("logit", "probability_real")}
+    for name, gradient in zip(blocks, gradients, strict=True):
+        found |= {f"activations_{name}": outputs[name].numpy(), f"gradients_{name}": gradient.numpy()}
+    return found
+
+
+def check_parity(folder: Path, expected: Mapping[str, np.ndarray], images: np.ndarray) -> dict[str, float]:
+    """Compare both graphs with Keras; the worst difference per output, each image relative to its largest value.
+
+    Raises:
+        ModelError: an output differs by more than 1e-4; the message names it.
+    """
+    import onnxruntime
+
+    worst: dict[str, float] = {}
+    for file in ("score.onnx", "explain.onnx"):
+        try:
+            session = onnxruntime.InferenceSession(str(folder / file), providers=["CPUExecutionProvider"])
+            names = [output.name for output in session.get_outputs()]
+            found = dict(zip(names, session.run(names, {"images": images}), strict=True))
+        except Exception as exc:  # onnxruntime's errors have no public common base
+            raise ModelError(f"{file} does not run: {str(exc).splitlines()[0]}") from exc
+        for name, got in found.items():
+            want = expected[name]
+            if got.shape != want.shape:
+                raise ModelError(f"{file}: {name} has shape {got.shape}, Keras gives {want.shape}")
+            far = _difference(got, want)
+            allowed = 1 - TIED_IMAGES if name.startswith("gradients_") else 1
+            worst[name] = float(np.quantile(far, allowed))
+            log.debug("%s %s differs by %.2g", file, name, worst[name])
+            if not worst[name] <= TOLERANCE:
+                raise ModelError(
+                    f"{file}: {name} differs from Keras by {worst[name]:.2g} (at most {TOLERANCE} allowed)"
+                )
+    return worst
+
+
+def _difference(got: np.ndarray, want: np.ndarray) -> np.ndarray:
+    """Per image, the largest difference over the largest value; over 1 where that is larger, for one value an image."""
+    axes = tuple(range(1, want.ndim))
+    scale = np.abs(want).max(axis=axes) if axes else np.maximum(np.abs(want), 1)
+    difference = np.abs(got - want)
+    return (difference.max(axis=axes) if axes else difference) / np.maximum(scale, 1e-12)
