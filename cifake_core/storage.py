@@ -49,7 +49,7 @@ class Store:
     def __init__(self, url: str | None = None) -> None:
         self.url = (url or settings().store).rstrip("/")
         try:
-            self.fs, self.root = fsspec.core.url_to_fs(self.url)
+            self.fs, self.root = fsspec.core.url_to_fs(self.url, use_listings_cache=False)
         except (ValueError, ImportError) as exc:
             raise StoreError(
                 f"{self.url}: not a store URL this installation knows ({exc}); use file://… or s3://…"
@@ -91,10 +91,11 @@ class Store:
         """Names directly under a folder, sorted; empty when there is no such folder."""
 
         def names() -> list[str]:
-            self.fs.invalidate_cache()
-            if not self.fs.exists(self.path(name)):
+            folder = self.path(name)
+            if not self.fs.exists(folder):
                 return []
-            return sorted(p.rstrip("/").rsplit("/", 1)[-1] for p in self.fs.ls(self.path(name), detail=False))
+            found = (path.rstrip("/") for path in self.fs.ls(folder, detail=False))
+            return sorted(path.rsplit("/", 1)[-1] for path in found if path != folder)  # S3 may list a folder in itself
 
         return [n for n in self._do("list", name, names) if not n.endswith(".partial")]
 
@@ -139,7 +140,6 @@ class Store:
             # How s3fs says 412 (the name is taken) and 409 (another writer was quicker).
             if exc.errno not in (errno.EINVAL, errno.EBUSY) or self.local:
                 raise
-            self.fs.invalidate_cache()
             if not self.fs.exists(path):
                 raise
             return False

@@ -2,8 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import os
-from collections.abc import Callable
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -109,3 +116,92 @@ def store(home: Path) -> Store:
 def rng() -> np.random.Generator:
     """A seeded generator of random numbers."""
     return np.random.default_rng(0)
+
+
+@dataclass(frozen=True)
+class S3:
+    """A running S3 server: its endpoint and the environment that reaches it; `bucket` exists."""
+
+    endpoint: str
+    environment: dict[str, str]
+    bucket: str = "cifake"
+
+
+@pytest.fixture(scope="session")
+def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3]:
+    """A SeaweedFS S3 server on free loopback ports, for the session."""
+    folder = tmp_path_factory.mktemp("seaweedfs")
+    (folder / "data").mkdir()
+    key, secret = "test-key", "test-secret"
+    identity = {"name": "test", "credentials": [{"accessKey": key, "secretKey": secret}], "actions": ["Admin"]}
+    (folder / "s3.json").write_text(json.dumps({"identities": [identity]}))
+    names = [f"{part}.port{kind}" for part in ("master", "volume", "filer", "s3") for kind in ("", ".grpc")]
+    ports = dict(zip(names, _free_ports(len(names)), strict=True))
+    command = [
+        str(Path(sys.executable).with_name("weed")),
+        "server",
+        "-ip=127.0.0.1",
+        f"-dir={folder / 'data'}",
+        "-master.telemetry=false",
+        "-volume.max=20",
+        "-master.volumeSizeLimitMB=64",
+        "-s3",
+        "-s3.iam=false",
+        "-s3.port.iceberg=0",
+        "-s3.port.lance=0",
+        f"-s3.config={folder / 's3.json'}",
+        f"-filer.localSocket={folder / 'filer.sock'}",
+        *(f"-{name}={port}" for name, port in ports.items()),
+    ]
+    endpoint = f"http://127.0.0.1:{ports['s3.port']}"
+    environment = {
+        "AWS_ENDPOINT_URL": endpoint,
+        "AWS_ACCESS_KEY_ID": key,
+        "AWS_SECRET_ACCESS_KEY": secret,
+        "AWS_DEFAULT_REGION": "us-east-1",
+    }
+    with (folder / "log").open("wb") as log:
+        server = subprocess.Popen(command, stdout=log, stderr=log, cwd=folder)
+        try:
+            _make_bucket(environment, server, folder / "log")
+            yield S3(endpoint, environment)
+        finally:
+            server.kill()  # a polite stop drains for 25 seconds
+            server.wait(30)
+            for port in ports.values():
+                for left in Path("/tmp").glob(f"seaweedfs-*-{port}.sock"):
+                    left.unlink()
+
+
+def _make_bucket(environment: dict[str, str], server: subprocess.Popen[bytes], log: Path) -> None:
+    import boto3
+
+    client = boto3.client(
+        "s3",
+        endpoint_url=environment["AWS_ENDPOINT_URL"],
+        aws_access_key_id=environment["AWS_ACCESS_KEY_ID"],
+        aws_secret_access_key=environment["AWS_SECRET_ACCESS_KEY"],
+        region_name=environment["AWS_DEFAULT_REGION"],
+    )
+    deadline = time.monotonic() + 60
+    while True:
+        try:
+            client.create_bucket(Bucket=S3.bucket)
+            client.put_object(Bucket=S3.bucket, Key="ready", Body=b"1")
+            client.delete_object(Bucket=S3.bucket, Key="ready")
+            return
+        except Exception:
+            if server.poll() is not None or time.monotonic() > deadline:
+                pytest.fail(f"SeaweedFS did not start:\n{log.read_text()[-2000:]}")
+            threading.Event().wait(0.2)
+
+
+def _free_ports(count: int) -> list[int]:
+    sockets = [socket.socket() for _ in range(count)]
+    try:
+        for each in sockets:
+            each.bind(("127.0.0.1", 0))
+        return [each.getsockname()[1] for each in sockets]
+    finally:
+        for each in sockets:
+            each.close()
