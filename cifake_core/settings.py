@@ -53,8 +53,12 @@ class Settings(BaseSettings):
     service_port: int = Field(default=3000, ge=1, le=65535)
     service_url: str = Field(default="", description="Where the detector answers; default: host and service_port.")
     service_workers: int = Field(default=1, ge=1, le=64, description="Processes that answer requests.")
+    api_key: str = Field(default="", description="The key this client sends to a service.")
     poll_seconds: float = Field(
         default=10.0, gt=0, description="How often a service worker looks at the champion alias."
+    )
+    unseen: str | None = Field(
+        default=None, description="Parquet file of tiles by generators that training never saw, for evaluation."
     )
     actor: str = Field(default="", description="Who decides, as the registry's history records it; default: user@host.")
     max_image_bytes: int = Field(default=10_000_000, gt=0, description="Largest encoded image accepted, in bytes.")

@@ -7,7 +7,7 @@ where the detector is sure. The FAKE map is the negated logit's, so its gradient
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -108,26 +108,3 @@ def resize(maps: Array, size: int) -> Array:
         part = (at - low).astype(np.float32).reshape([-1 if i == axis else 1 for i in range(3)])
         maps = maps.take(low, axis) * (1 - part) + maps.take(high, axis) * part
     return maps.astype(np.float32)
-
-
-def heatmaps(
-    activations: Mapping[str, Array],
-    gradients: Mapping[str, Array],
-    *,
-    method: str = "gradcam",
-    blocks: list[str],
-    target: Array,
-    size: int,
-) -> Array:
-    """Heatmaps (N, size, size) float32 in 0…1 of one block, or the mean of several blocks' maps (a fusion).
-
-    Args:
-        activations: block name → (N, h, w, c).
-        gradients: block name → (N, h, w, c), of the logit of REAL.
-        method: a key of METHODS.
-        blocks: names to use.
-        target: (N,) int, the label each map speaks for: 1 REAL, 0 FAKE.
-    """
-    sign = np.where(np.asarray(target) == 1, 1, -1).astype(np.float32)[:, None, None, None]
-    parts = [normalise(resize(METHODS[method](activations[block], gradients[block] * sign), size)) for block in blocks]
-    return parts[0] if len(parts) == 1 else normalise(np.mean(parts, 0))

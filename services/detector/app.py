@@ -13,8 +13,8 @@ from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
+from cifake_core.client.answers import Classification, ExplainOptions
 from services.detector import bodies, inference, metrics, problems
-from services.detector.answers import Classification, ExplainOptions
 from services.detector.champion import Champion, Served
 from services.detector.problems import ProblemError
 

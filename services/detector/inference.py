@@ -7,12 +7,12 @@ from typing import Any
 
 import numpy as np
 
+from cifake_core.client.answers import ExplainOptions
 from cifake_core.errors import ImageRejectedError
-from cifake_core.explain import cams, overlay
+from cifake_core.explain import explainer, overlay
 from cifake_core.images import codec
 from cifake_core.settings import LABELS
 from services.detector import metrics, problems
-from services.detector.answers import ExplainOptions
 from services.detector.champion import Served
 
 
@@ -88,41 +88,34 @@ def model(served: Served) -> dict[str, Any]:
     }
 
 
-def blocks(served: Served, wanted: str) -> list[str]:
-    """The block names that an option means.
-
-    Raises:
-        ProblemError: `invalid_request`: the model has no such block.
-    """
-    known = [block.name for block in served.detector.info.blocks]
-    names = known if wanted == "all" else [known[-1]] if not wanted else wanted.split(",")
-    if unknown := [name for name in names if name not in known]:
-        raise problems.ProblemError("invalid_request", f"no block {unknown[0]!r}; this model has {', '.join(known)}")
-    return names
-
-
-def explain(served: Served, data: bytes, options: ExplainOptions) -> tuple[Verdict, np.ndarray, str]:
-    """The verdict, its heatmap (S, S) in 0…1, and the label the heatmap speaks for.
+def explain(served: Served, data: bytes, options: ExplainOptions) -> tuple[Verdict, np.ndarray, str, list[str]]:
+    """The verdict, its heatmap (S, S) in 0…1, the label the heatmap speaks for, and the blocks it came from.
 
     Raises:
         ProblemError: the image was refused, or an option does not fit the model.
     """
-    names = blocks(served, options.block)
+    info = served.detector.info
+    try:
+        blocks = explainer.choose_blocks([block.name for block in info.blocks], options.block)
+    except ValueError as exc:
+        raise problems.ProblemError("invalid_request", f"block: {exc}") from exc
     verdict = classify(served, data)
+    target = (
+        explainer.predicted(verdict.probability_real, info.threshold)
+        if options.target == "predicted"
+        else options.target
+    )
     with metrics.stage("explain"):
-        out = served.detector.explain(verdict.pixels[None])
-        info = served.detector.info
-        target = LABELS[verdict.probability_real >= info.threshold] if options.target == "predicted" else options.target
-        heatmap = cams.heatmaps(
-            out.activations,
-            out.gradients,
+        heatmap = explainer.heatmaps(
+            served.detector,
+            verdict.pixels[None],
             method=options.method,
-            blocks=names,
+            blocks=blocks,
             target=np.array([LABELS.index(target)]),
-            size=info.image_size,
+            guided=options.guided,
         )[0]
     metrics.explanations_total.labels(options.method).inc()
-    return verdict, heatmap, target
+    return verdict, heatmap, target, blocks
 
 
 def picture(served: Served, data: bytes, options: ExplainOptions) -> bytes:
@@ -131,8 +124,8 @@ def picture(served: Served, data: bytes, options: ExplainOptions) -> bytes:
     Raises:
         ProblemError: as `explain`.
     """
-    verdict, heatmap, target = explain(served, data, options)
-    caption = f"{verdict.label}  P(REAL) {verdict.probability_real:.3f}  {options.method} for {target}"
+    verdict, heatmap, target, blocks = explain(served, data, options)
+    caption = explainer.caption(verdict.label, verdict.probability_real, options.method, blocks, target)
     with metrics.stage("encode"):
         return overlay.strip(
             verdict.pixels,

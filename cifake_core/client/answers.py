@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import TYPE_CHECKING, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from cifake_core.explain.cams import METHODS
+from cifake_core.explain.explainer import METHODS
 from cifake_core.explain.overlay import COLORMAPS
 
 Label = Literal["REAL", "FAKE", "UNSURE"]
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
     Method = str
     Colormap = str
 else:
-    Method = Literal[tuple(METHODS)]
+    Method = Literal[METHODS]
     Colormap = Literal[COLORMAPS]
 
 
@@ -56,11 +57,23 @@ class ExplainOptions(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    method: Method = Field("gradcam", description="A method of the Grad-CAM family.")
+    method: Method = Field("gradcam", description="How evidence is found; `smooth-` averages over noisy copies.")
     block: str = Field(
         "", description="A convolution block of the model, several joined by `,`, or `all`; default last."
     )
     target: Literal["predicted", "REAL", "FAKE"] = Field("predicted", description="The label the map speaks for.")
+    guided: bool = Field(False, description="Let the heatmap follow the image's edges.")
     size: int = Field(256, ge=32, le=1024, description="Pixels of each panel's side.")
     colormap: Colormap = Field("inferno")
     alpha: float = Field(0.5, ge=0, le=1, description="How strongly the heatmap covers the image in the overlay.")
+
+
+class Status(BaseModel):
+    """Which model is served, since when, and what keeps a newer one away."""
+
+    ready: bool
+    model: Model | None
+    since: datetime | None = Field(description="When this worker began to serve the model.")
+    from_cache: bool | None = Field(description="Loaded from the disk cache, because the registry did not answer.")
+    problem: str | None = Field(description="Why the registry's champion may not be the one being served.")
+    checked: datetime | None = Field(description="When the registry was last asked.")
