@@ -11,7 +11,7 @@ VERBS = {
     "generate": "cifake_core.generation.verbs",
     "validate": "cifake_core.validation.verbs",
     "train": "cifake_core.training.verbs",
-    "evaluate": "cifake_core.evaluation.verbs",
+    "evaluate": "cifake_core.registry.verbs",
     "promote": "cifake_core.registry.verbs",
     "rollback": "cifake_core.registry.verbs",
     "registry": "cifake_core.registry.verbs",

@@ -1,0 +1,118 @@
+"""Simple statistics of pixels, vectorised over images: what a label could be read off without seeing the picture."""
+
+from __future__ import annotations
+
+import numpy as np
+from scipy.fft import dctn
+
+COLUMNS = (
+    *("mean_r", "mean_g", "mean_b", "std_r", "std_g", "std_b", "brightness", "contrast", "colourfulness", "greyscale"),
+    *("entropy", "edge_energy", "high_frequency", "blockiness"),
+    *(f"trace_q{quality}" for quality in (30, 40, 50, 60, 65)),
+    *("flat", "black", "phash"),
+)
+MISSING = {"greyscale": False, "flat": False, "black": False, "phash": 0}
+GREYSCALE_BELOW = 2.0  # mean distance between channels, in grey levels
+FLAT_BELOW = 3.0  # standard deviation of luminance
+BLACK_BELOW = 4.0  # largest luminance; JPEG's own noise is about 2
+
+
+def measure(pixels: np.ndarray) -> dict[str, np.ndarray]:
+    """Statistics of (N, 32, 32, 3) uint8 images, each (N,).
+
+    `brightness` and `contrast` are mean and deviation of the luminance (0–255), `colourfulness` the mean distance
+    between the largest and smallest channel (0–255), `entropy` that of the luminance histogram (bits, 0–8),
+    `edge_energy` the mean absolute difference of neighbours, `high_frequency` the share of the spectrum's energy (mean
+    taken out) above half the Nyquist frequency, `blockiness` edges on the 8×8 grid over edges inside it, `trace_qQ`
+    the share of coefficients that an earlier JPEG of quality Q could have left (near 1: it was there), `phash` a
+    64-bit perceptual hash (uint64).
+    """
+    red, green, blue = (np.ascontiguousarray(pixels[..., c]) for c in range(3))
+    luma = 0.299 * red.astype(np.float32) + 0.587 * green.astype(np.float32) + 0.114 * blue.astype(np.float32)
+    brightness, contrast = _moments(luma)
+    highest, lowest = np.maximum(np.maximum(red, green), blue), np.minimum(np.minimum(red, green), blue)
+    colourfulness, _ = _moments(highest - lowest)
+    moments = {c: _moments(channel) for c, channel in zip("rgb", (red, green, blue), strict=True)}
+    across, down = np.abs(np.diff(luma, axis=2)), np.abs(np.diff(luma, axis=1))
+    return {
+        **{f"mean_{c}": mean for c, (mean, _) in moments.items()},
+        **{f"std_{c}": std for c, (_, std) in moments.items()},
+        "brightness": brightness,
+        "contrast": contrast,
+        "colourfulness": colourfulness,
+        "greyscale": colourfulness < GREYSCALE_BELOW,
+        "entropy": _entropy(luma),
+        "edge_energy": (across.mean((1, 2)) + down.mean((1, 2))) / 2,
+        "high_frequency": _high_frequency(luma - brightness[:, None, None]),
+        "blockiness": _blockiness(across, down),
+        **_traces(luma),
+        "flat": contrast < FLAT_BELOW,
+        "black": luma.reshape(len(luma), -1).max(1) < BLACK_BELOW,
+        "phash": _phash(luma),
+    }
+
+
+def _moments(plane: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and standard deviation of each image of (N, H, W)."""
+    flat = plane.reshape(len(plane), -1).astype(np.float32)
+    mean = flat.mean(1)
+    return mean, np.sqrt(np.maximum(np.einsum("ij,ij->i", flat, flat) / flat.shape[1] - mean**2, 0))
+
+
+def _entropy(luma: np.ndarray) -> np.ndarray:
+    n = len(luma)
+    levels = np.clip(luma.reshape(n, -1), 0, 255).astype(np.int64)
+    counts = np.bincount((levels + 256 * np.arange(n)[:, None]).ravel(), minlength=256 * n).reshape(n, 256)
+    share = counts / levels.shape[1]
+    return -(share * np.log2(np.where(share > 0, share, 1))).sum(1)
+
+
+def _high_frequency(luma: np.ndarray) -> np.ndarray:
+    power = np.abs(np.fft.rfft2(luma)) ** 2
+    fy, fx = np.fft.fftfreq(luma.shape[1])[:, None], np.fft.rfftfreq(luma.shape[2])[None]
+    twice = np.where((fx == 0) | (fx == 0.5), 1.0, 2.0)  # rfft keeps one of each conjugate pair
+    power = power * twice
+    total = power.sum((1, 2))
+    return power[:, np.hypot(fy, fx) > 0.25].sum(1) / np.maximum(total, 1e-6)
+
+
+def _blockiness(across: np.ndarray, down: np.ndarray) -> np.ndarray:
+    grid = np.arange(across.shape[2]) % 8 == 7
+    edge = across[:, :, grid].mean((1, 2)) + down[:, grid].mean((1, 2))
+    inside = across[:, :, ~grid].mean((1, 2)) + down[:, ~grid].mean((1, 2))
+    return edge / np.maximum(inside, 1e-3)
+
+
+# Double compression leaves gaps in the histogram of DCT coefficients (Lukáš & Fridrich 2003, "Estimation of primary
+# quantization matrix in double compressed JPEG images"): only multiples of the first step survive the second one.
+_LOW = np.array([1, 8, 2, 9, 16, 3, 10, 17, 24, 4, 11, 18, 25])  # low frequencies, row-major; the others are mostly 0
+# Annex K.1 of ITU-T T.81, the luminance table that the IJG quality scales, at the low frequencies.
+_BASE = np.array([11, 12, 10, 12, 14, 16, 14, 13, 14, 24, 19, 16, 17])
+
+
+def _steps(quality: int) -> np.ndarray:
+    scale = 5000 // quality if quality < 50 else 200 - 2 * quality
+    return np.maximum(1, (_BASE * scale + 50) // 100).astype(np.float32)
+
+
+def _traces(luma: np.ndarray) -> dict[str, np.ndarray]:
+    n, now = len(luma), _steps(75)
+    blocks = luma.reshape(n, 4, 8, 4, 8).transpose(0, 1, 3, 2, 4)
+    coefficients = dctn(blocks, axes=(3, 4), norm="ortho").reshape(n, 16, 64)[..., _LOW]
+    level = np.rint(np.abs(coefficients) / now)
+    seen = level > 0
+    traces = {}
+    for name in (c for c in COLUMNS if c.startswith("trace_q")):
+        before = _steps(int(name.removeprefix("trace_q")))
+        nearest = np.rint(level * now / before)
+        possible = np.zeros_like(seen)
+        for step in (-1, 0, 1):
+            possible |= np.rint(np.maximum(nearest + step, 0) * before / now) == level
+        traces[name] = ((possible & seen).sum((1, 2)) + 0.5) / (seen.sum((1, 2)) + 1)
+    return traces
+
+
+def _phash(luma: np.ndarray) -> np.ndarray:
+    low = dctn(luma, axes=(1, 2))[:, :8, :8].reshape(len(luma), 64)
+    bits = low > np.median(low[:, 1:], axis=1, keepdims=True)
+    return np.packbits(bits, axis=1).view(np.uint64).ravel()

@@ -1,0 +1,118 @@
+"""Run the static ladder: `python -m deploy.check`. Tools come from the environment this runs in (locks/deploy.txt)."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from deploy.check import model, semantics
+
+CHECKOUT = Path(__file__).resolve().parents[2]
+OVERLAYS = ("local", "gpu", "production")
+KUBERNETES = ("1.37", "1.33")
+CRDS = ("monitoring.coreos.com/v1",)  # no schema in kubernetes-validate; semantics.py checks what they select
+ROLES = sorted(path.stem for path in (CHECKOUT / "deploy/images").glob("*.Containerfile"))
+
+
+def tool(name: str, *arguments: str | Path, **options: object) -> subprocess.CompletedProcess[str]:
+    """Run a tool of this environment and capture what it says."""
+    command = [str(Path(sys.executable).parent / name), *map(str, arguments)]
+    return subprocess.run(command, cwd=CHECKOUT, capture_output=True, text=True, check=False, **options)  # type: ignore[call-overload,no-any-return]
+
+
+def render(overlay: str) -> str:
+    """An overlay's objects as YAML.
+
+    Raises:
+        subprocess.CalledProcessError: kustomize refuses it.
+    """
+    made = tool("kubectl", "kustomize", f"k8s/overlays/{overlay}")
+    if made.returncode:
+        raise SystemExit(f"kustomize refuses overlays/{overlay}: {made.stderr.strip()}")
+    return made.stdout
+
+
+def schemas(rendered: Path) -> Iterator[str]:
+    """Strict schema validation; a warning is a failure."""
+    for version in KUBERNETES:
+        found = tool("kubernetes-validate", "--strict", "--quiet", "-k", version, rendered)
+        for line in (found.stdout + found.stderr).splitlines():
+            if not any(f"api version {crd}" in line for crd in CRDS):
+                yield f"{version}: {line}"
+        if found.returncode not in (0, 1):
+            yield f"{version}: kubernetes-validate exited {found.returncode}"
+
+
+def meaning(rendered: Path) -> Iterator[str]:
+    """The project's own checks."""
+    required = CHECKOUT / "k8s/overlays" / rendered.stem / "required-secrets.yaml"
+    outside = model.load_file(required) if required.exists() else {}
+    objects = model.load(rendered.read_text())
+    yield from semantics.problems(objects, outside)
+    if rendered.stem == "production":
+        yield from semantics.digests(objects)
+
+
+def checkov(folder: Path) -> Iterator[str]:
+    """Security policies on overlays and Containerfiles, with the reviewed skip list."""
+    for role in ROLES:  # the name checkov knows
+        (folder / role).mkdir()
+        shutil.copy(CHECKOUT / f"deploy/images/{role}.Containerfile", folder / role / "Dockerfile")
+    found = tool("checkov", "--config-file", CHECKOUT / "deploy/check/checkov.yaml", "-d", folder)
+    if found.returncode:
+        yield from (line for line in found.stdout.splitlines() if line.strip())
+        yield from found.stderr.splitlines()[-3:]
+
+
+def hadolint() -> Iterator[str]:
+    """Containerfile style."""
+    files = sorted(CHECKOUT.glob("deploy/images/*.Containerfile")) + sorted(
+        CHECKOUT.glob("scripts/containers/standins/*.Containerfile")
+    )
+    yield from tool("hadolint", *files).stdout.splitlines()
+
+
+def compose() -> Iterator[str]:
+    """The compose file is valid, with and without its profile, and every host path it mounts exists."""
+    for profile in ([], ["--profile", "gpu"]):
+        found = tool("docker-compose", "-f", "deploy/compose.yaml", *profile, "config", "--quiet")
+        if found.returncode or found.stderr.strip():
+            yield found.stderr.strip()
+
+
+def main() -> int:
+    """Print every problem; exit 1 when there is any."""
+    secrets = ["k8s/overlays/local/secrets", "deploy/secrets"]
+    for folder in secrets:
+        subprocess.run([sys.executable, "deploy/make_secrets.py", folder], cwd=CHECKOUT, check=True)
+    bad = 0
+
+    def report(what: str, check: Callable[[], Iterator[str]]) -> None:
+        nonlocal bad
+        problems = list(check())
+        bad += len(problems)
+        print(f"{'FAILED' if problems else 'ok':7}{what}", flush=True)
+        for problem in problems:
+            print(f"       {problem}")
+
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        for overlay in OVERLAYS:
+            rendered = folder / f"{overlay}.yaml"
+            rendered.write_text(render(overlay))
+            report(f"{overlay}: schemas of Kubernetes {' and '.join(KUBERNETES)}", lambda file=rendered: schemas(file))  # type: ignore[misc]
+            report(f"{overlay}: selectors, references, images, restrictions", lambda file=rendered: meaning(file))  # type: ignore[misc]
+        report("checkov: overlays and Containerfiles", lambda: checkov(folder))
+    report("hadolint: Containerfiles", hadolint)
+    report("compose config", compose)
+    return 1 if bad else 0
+
+
+if __name__ == "__main__":
+    os.environ.setdefault("NO_COLOR", "1")
+    sys.exit(main())
