@@ -31,6 +31,10 @@ class RegistryError(CifakeError):
     """MLflow is unreachable, or has no such model version or alias."""
 
 
+class NotRegisteredError(RegistryError):
+    """MLflow answers, and has no such model version or alias."""
+
+
 class ServiceError(CifakeError):
     """The detector service is unreachable or answered with an error."""
 

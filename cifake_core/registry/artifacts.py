@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from cifake_core import bundle
-from cifake_core.errors import ModelError, StoreError
+from cifake_core.errors import ModelError, NotRegisteredError, StoreError
 from cifake_core.mlflow_client import client, registry_errors
 from cifake_core.settings import MODEL_NAME, settings
 
@@ -47,13 +47,26 @@ def resolve(ref: str = "champion") -> ModelVersion:
     """The version that an alias or a number names.
 
     Raises:
-        RegistryError: no such alias or version, or MLflow is unreachable.
+        NotRegisteredError: no such alias or version.
+        RegistryError: MLflow is unreachable.
     """
+    from mlflow.exceptions import MlflowException
+
     with registry_errors(f"find {MODEL_NAME} {ref!r}"):
         api = client()
-        found = (
-            api.get_model_version(MODEL_NAME, ref) if ref.isdigit() else api.get_model_version_by_alias(MODEL_NAME, ref)
-        )
+        try:
+            found = (
+                api.get_model_version(MODEL_NAME, ref)
+                if ref.isdigit()
+                else api.get_model_version_by_alias(MODEL_NAME, ref)
+            )
+        except MlflowException as exc:
+            if exc.error_code not in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
+                raise
+            what = f"version {ref}" if ref.isdigit() else f"alias {ref!r}"
+            raise NotRegisteredError(
+                f"{MODEL_NAME} has no {what} at {settings().tracking_uri}; train and promote one"
+            ) from exc
         data = (found.tags or {}).get("dataset_version")
         if data is None and found.run_id:
             data = api.get_run(found.run_id).data.tags.get("dataset_version")
