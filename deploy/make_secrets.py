@@ -54,6 +54,7 @@ def main(folder: Path) -> None:
     admin = keep("mlflow-admin/password", random_key)
     keep("mlflow-pipeline/password", random_key)
     keep("mlflow-detector/password", random_key)
+    keep("grafana/password", random_key)
     keep("mlflow-server/flask-secret-key", random_key)
     keep("mlflow-server/backend-store-uri", lambda: f"postgresql+psycopg2://mlflow:{mlflow}@postgres:5432/mlflow")
     keep(
@@ -72,18 +73,12 @@ def main(folder: Path) -> None:
         bucket: [f"{action}:{bucket}" for action in ("Read", "Write", "List", "Tagging")]
         for bucket in ("cifake", "mlflow")
     }
-    files = {
-        "admin": "object-store/aws-credentials",
-        "cifake": "cifake-store/aws-credentials",
-        "mlflow": "mlflow-server/aws-credentials",
-    }
+    folders = {"admin": "object-store", "cifake": "cifake-store", "mlflow": "mlflow-server"}
     identities = []
     for user, actions in users.items():
-        written = keep(files[user], lambda user=user: credentials(user, random_key()))  # type: ignore[misc]
-        secret_key = written.rsplit(" = ", 1)[1]
-        identities.append(
-            {"name": user, "credentials": [{"accessKey": user, "secretKey": secret_key}], "actions": actions}
-        )
+        key = keep(f"{folders[user]}/s3-secret-key", random_key)
+        keep(f"{folders[user]}/aws-credentials", lambda user=user, key=key: credentials(user, key))  # type: ignore[misc]
+        identities.append({"name": user, "credentials": [{"accessKey": user, "secretKey": key}], "actions": actions})
     keep("object-store/s3.json", lambda: json.dumps({"identities": identities}, indent=2))
 
 

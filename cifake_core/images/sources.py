@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import logging
 import re
+import shutil
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -82,9 +83,9 @@ def resolve() -> Source:
         if (cache / name).is_dir():
             log.info("reading %s from the cache, %s", name, cache / name)
             return open_source(str(cache / name))
-    for name, repository in HUB.items():
-        if _download(repository, cache / name):
-            return open_source(str(cache / name))
+    if found := _on_hub():
+        _download(HUB[found], cache / found)
+        return open_source(str(cache / found))
     sample = OfflineSample()
     log.warning("%s", sample.notes[0])
     return sample
@@ -142,22 +143,43 @@ def _label_folders(fs: Any, root: str, side: Side) -> dict[int, str]:
     return {LABELS.index(name.upper()): path for name, path in names.items() if name.upper() in LABELS}
 
 
-def _download(repository: str, folder: Path) -> bool:
-    """Fetch a hub dataset's Parquet files into a cache folder, whole or not at all; False when the hub is away."""
+def _on_hub() -> str | None:
+    """The name of the first dataset the hub has; None, within a few seconds, when the hub is out of reach."""
     try:
-        from huggingface_hub import HfApi, snapshot_download
+        from huggingface_hub import HfApi
+        from huggingface_hub.errors import HfHubHTTPError
     except ImportError:
         log.info("huggingface-hub is not installed; not looking there")
-        return False
+        return None
+    for name, repository in HUB.items():
+        try:
+            HfApi().dataset_info(repository, timeout=HUB_TIMEOUT_SECONDS)
+            return name
+        except HfHubHTTPError as exc:
+            log.info("the Hugging Face hub does not give out %s (%s)", repository, _first_line(exc))
+        except Exception as exc:  # its HTTP client's own errors come through, and their base has changed before
+            log.info("the Hugging Face hub is out of reach (%s)", _first_line(exc))
+            return None
+    return None
+
+
+def _download(repository: str, folder: Path) -> None:
+    """Fetch a hub dataset's Parquet files into a cache folder, whole or not at all."""
+    from huggingface_hub import snapshot_download
+
     partial = folder.with_name(f"{folder.name}.partial")  # kept when interrupted: the next try goes on from it
     try:
-        HfApi().dataset_info(repository, timeout=HUB_TIMEOUT_SECONDS)
         snapshot_download(repository, repo_type="dataset", local_dir=partial, allow_patterns="*.parquet")
-    except Exception as exc:  # the hub's library lets its HTTP client's errors through, whose base has changed before
-        log.info("%s is out of reach on the Hugging Face hub (%s)", repository, str(exc).splitlines()[0])
-        return False
+    except Exception as exc:
+        raise DataNotFoundError(
+            f"{repository}: the download stopped ({_first_line(exc)}); run it again to go on, or set CIFAKE_DATA"
+        ) from exc
+    shutil.rmtree(partial / ".cache", ignore_errors=True)  # the hub library's own bookkeeping
     partial.rename(folder)
-    return True
+
+
+def _first_line(exc: Exception) -> str:
+    return (str(exc) or type(exc).__name__).splitlines()[0]
 
 
 def _size_note(train: int, test: int) -> tuple[str, ...]:
