@@ -1,1 +1,6 @@
 """Topologies, fitting, tracking and export."""
+
+import os
+
+# TensorFlow reads it when first imported: errors only, its start-up notes are not for users.
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     import tensorflow as tf
 
 CHECKPOINT = "checkpoint.npz"
-EpochDone = Callable[[int, dict[str, float]], None]
+EpochDone = Callable[[list[dict[str, float]]], None]
 
 log = logging.getLogger(__name__)
 
@@ -61,7 +61,7 @@ def fit(
     Args:
         validation: measured after every epoch, when there is any.
         folder: where the checkpoint is kept; a checkpoint found there is continued. None keeps none.
-        on_epoch: called with the epoch's number, from 0, and its metrics, once the checkpoint is safe.
+        on_epoch: called with the history so far, once the epoch's checkpoint is safe.
 
     Raises:
         ConfigurationError: unknown topology, or an image size that does not suit it.
@@ -86,12 +86,12 @@ def fit(
     for epoch in range(len(history), options.epochs):
         started = time.perf_counter()
         order = np.random.default_rng([options.seed, epoch]).permutation(len(train.labels))
-        # Its own generator state per epoch: nothing drawn before a kill can matter after it.
         logs = model.fit(
             feed(order),
             initial_epoch=epoch,
             epochs=epoch + 1,
             validation_data=check,
+            shuffle=False,
             callbacks=[_bar(f"epoch {epoch + 1}/{options.epochs}")],
             verbose=0,
         ).history
@@ -99,7 +99,7 @@ def fit(
         log.info("epoch %d/%d: %s", epoch + 1, options.epochs, _line(history[-1]))
         _save(folder, model, history)
         if on_epoch:
-            on_epoch(epoch, history[-1])
+            on_epoch(history)
     return Fitted(model, history)
 
 

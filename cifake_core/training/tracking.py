@@ -1,0 +1,167 @@
+"""A training's record in MLflow: the run, its artefacts, and the model version made from it."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import logging
+import platform
+import sys
+import time
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from cifake_core.images.dataset import Manifest
+from cifake_core.mlflow_client import client, experiment_id, registry_errors
+from cifake_core.settings import MODEL_NAME
+from cifake_core.training.options import Options, code_sha256
+
+if TYPE_CHECKING:
+    import keras
+
+log = logging.getLogger(__name__)
+
+
+@contextmanager
+def run(options: Options, manifest: Manifest, dataset_url: str, note: Path) -> Iterator[str]:
+    """The MLflow run of a training, open while inside; FAILED when left by an error, and then reopened next time.
+
+    Args:
+        note: file that remembers the run's id, so that a continued training goes on in its run.
+
+    Raises:
+        RegistryError: MLflow is unreachable.
+    """
+    with registry_errors("open a run"):
+        import mlflow
+
+        for noisy in ("mlflow", "alembic"):
+            logging.getLogger(noisy).setLevel(logging.ERROR)
+        experiment = experiment_id()
+        run_id = _reopened(note)
+        active = mlflow.start_run(
+            run_id=run_id,
+            experiment_id=None if run_id else experiment,
+            run_name=None if run_id else f"{options.topology}-{manifest.version[:8]}",
+            log_system_metrics=False,
+        )
+    with active:
+        run_id = active.info.run_id
+        note.write_text(run_id)
+        with registry_errors("log a run"):
+            mlflow.set_tags(
+                {
+                    "dataset_version": manifest.version,
+                    "topology": options.topology,
+                    "code_sha256": code_sha256(),
+                    "cifake_version": importlib.metadata.version("cifake"),
+                }
+            )
+            mlflow.log_params({**options.model_dump(), "dataset_version": manifest.version})
+            mlflow.log_input(_dataset(manifest, dataset_url), context="training")
+        yield run_id
+
+
+def _reopened(note: Path) -> str | None:
+    from mlflow.exceptions import MlflowException
+
+    if not note.exists():
+        return None
+    try:
+        found = client().get_run(note.read_text())
+    except MlflowException as exc:
+        if exc.error_code == "RESOURCE_DOES_NOT_EXIST":
+            return None
+        raise
+    return str(found.info.run_id) if found.info.lifecycle_stage == "active" else None
+
+
+def _dataset(manifest: Manifest, url: str) -> Any:
+    from mlflow.data.dataset_source_registry import resolve_dataset_source
+    from mlflow.data.meta_dataset import MetaDataset
+
+    with warnings.catch_warnings():  # that a file:// URL suits two kinds of source
+        warnings.simplefilter("ignore")
+        source = resolve_dataset_source(f"{url}/manifest.json")
+    made: type[Any] = MetaDataset
+    return made(source, name="cifake", digest=manifest.version)
+
+
+def log_epochs(run_id: str, history: list[dict[str, float]]) -> None:
+    """Log the epochs that the run does not have yet; steps count from 1."""
+    from mlflow.entities import Metric
+
+    with registry_errors("log metrics"):
+        api = client()
+        logged = {metric.step for metric in api.get_metric_history(run_id, "loss")}
+        for step, metrics in enumerate(history, start=1):
+            if step not in logged:
+                # `loss` last: it is what says that an epoch was logged.
+                names = sorted(metrics, key=lambda name: (name == "loss", name))
+                api.log_batch(run_id, [Metric(name, metrics[name], int(time.time() * 1000), step) for name in names])
+
+
+def log_model(run_id: str, model: keras.Model, example: np.ndarray, metrics: dict[str, float], artifacts: Path) -> str:
+    """Log the Keras model, test metrics and a folder of artefacts to the run; the logged model's URI.
+
+    Args:
+        example: (K, 32, 32, 3) uint8, kept as the model's input example.
+    """
+    import mlflow
+    from mlflow.entities import LoggedModelOutput
+    from mlflow.models import Model, infer_signature
+
+    with registry_errors("log a model"), TemporaryDirectory() as folder:
+        mlflow.log_metrics(metrics)
+        mlflow.log_artifacts(str(artifacts))
+        logged = mlflow.initialize_logged_model(name="model", source_run_id=run_id, model_type="classifier")
+        # `mlflow.keras.log_model` cannot write an input example: it does so before it has made the folder.
+        mlflow.keras.save_model(
+            model,
+            folder,
+            mlflow_model=Model(run_id=run_id, model_id=logged.model_id),
+            signature=infer_signature(example, np.zeros((len(example), 1), np.float32)),
+            input_example=example,
+            pip_requirements=[f"{name}=={importlib.metadata.version(name)}" for name in _runtime_packages()],
+        )
+        client().log_model_artifacts(logged.model_id, folder)
+        mlflow.finalize_logged_model(logged.model_id, "READY")
+        client().log_outputs(run_id, [LoggedModelOutput(logged.model_id, step=0)])
+    return f"models:/{logged.model_id}"
+
+
+def _runtime_packages() -> list[str]:
+    installed = {d.metadata["Name"].lower().replace("_", "-") for d in importlib.metadata.distributions()}
+    tensorflow = "tensorflow-cpu" if "tensorflow-cpu" in installed else "tensorflow"
+    return ["mlflow", "keras", tensorflow, "numpy"]
+
+
+def environment() -> str:
+    """Python, platform and every installed distribution, one a line."""
+    packages = sorted({f"{d.metadata['Name']}=={d.version}" for d in importlib.metadata.distributions()}, key=str.lower)
+    return "\n".join([f"# Python {sys.version.split()[0]}, {platform.platform()}", *packages, ""])
+
+
+def register(model_uri: str, run_id: str, tags: dict[str, Any]) -> int:
+    """Make the run's model a version of the detector, without alias; the version. A run makes one version only."""
+    import mlflow
+
+    with registry_errors(f"register {MODEL_NAME}"):
+        for found in client().search_model_versions(f"name='{MODEL_NAME}' and run_id='{run_id}'"):
+            return int(found.version)
+        return int(mlflow.register_model(model_uri, MODEL_NAME, tags={k: str(v) for k, v in tags.items()}).version)
+
+
+def write_artifacts(folder: Path, model: keras.Model, reports: dict[str, Any]) -> None:
+    """Put the paper's `CNN_model.h5`, the environment and JSON reports into an artefact folder."""
+    logging.getLogger("absl").setLevel(logging.ERROR)  # Keras calls HDF5 legacy; the paper's file is one
+    model.save(str(folder / "CNN_model.h5"))
+    (folder / "environment.txt").write_text(environment())
+    for name, report in reports.items():
+        (folder / f"{name}.json").write_text(json.dumps(report, indent=2))

@@ -1,0 +1,144 @@
+"""`cifake train` as a function: dataset version → fitted, checked, recorded and registered model version."""
+
+from __future__ import annotations
+
+import fcntl
+import logging
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict
+
+from cifake_core import bundle
+from cifake_core.errors import ConfigurationError, DatasetError
+from cifake_core.evaluation.metrics import binary_report
+from cifake_core.images import dataset
+from cifake_core.settings import LABELS, REAL, settings
+from cifake_core.storage import Store
+from cifake_core.training import plots, topologies, tracking
+from cifake_core.training.export import export
+from cifake_core.training.fit import Arrays, fit
+from cifake_core.training.options import Options, fingerprint
+
+log = logging.getLogger(__name__)
+
+
+class Trained(BaseModel, frozen=True):
+    """What a training made. `metrics` are on the test split; precision, recall and F1 are of REAL."""
+
+    model_config = ConfigDict(extra="forbid", protected_namespaces=())
+
+    run_id: str
+    model_version: int
+    dataset_version: str
+    metrics: dict[str, float]
+
+
+def train(store: Store, version: str, options: Options) -> Trained:
+    """Train on a dataset version and register the result as a model version, without an alias.
+
+    Killed at any point and called again with the same options, it goes on after the last whole epoch, in the same
+    MLflow run, to the same weights. A version is registered as the very last step.
+
+    Raises:
+        ConfigurationError: unknown topology, or the same training is running already.
+        DatasetError: no such dataset version, or a split that is needed is missing.
+        RegistryError: MLflow is unreachable; found out before training starts.
+        ModelError: the exported graphs disagree with Keras; nothing is registered.
+    """
+    topologies.check(options.topology)
+    manifest = dataset.load(store, version)
+    for split in ("train", "test"):
+        if missing := set(LABELS) - manifest.counts.get(split, {}).keys():
+            raise DatasetError(
+                f"dataset version {version} has no {' and no '.join(sorted(missing))} rows in its {split} split; "
+                "build one with --train-rows and --test-rows above 0"
+            )
+    folder = settings().home / "training" / fingerprint(options, version, settings().tracking_uri)
+    folder.mkdir(parents=True, exist_ok=True)
+    with (
+        _alone(folder),
+        tracking.run(options, manifest, store.url_of(f"datasets/{version}"), folder / "run_id") as run_id,
+    ):
+        train_rows, test_rows = (Arrays(*dataset.arrays(store, manifest, split)) for split in ("train", "test"))
+        validation_rows = (
+            Arrays(*dataset.arrays(store, manifest, "validation")) if manifest.counts.get("validation") else None
+        )
+        fitted = fit(options, train_rows, validation_rows, folder=folder, on_epoch=partial(tracking.log_epochs, run_id))
+        tracking.log_epochs(run_id, fitted.history)
+        artifacts = folder / "artifacts"
+        shutil.rmtree(artifacts, ignore_errors=True)
+        artifacts.mkdir()
+        info = export(
+            fitted.model,
+            artifacts / bundle.ARTIFACT_PATH,
+            test_rows.images,
+            topology=options.topology,
+            dataset_version=version,
+            run_id=run_id,
+            seed=options.seed,
+            extra={"resized_to": options.image_size},
+        )
+        report = test_report(
+            artifacts / bundle.ARTIFACT_PATH, test_rows, dataset.read(store, manifest, "test")["class"]
+        )
+        plots.curves(fitted.history, artifacts / "training_curves.png")
+        plots.confusion(report["all"]["confusion"], f"{options.topology}, test", artifacts / "confusion_matrix.png")
+        tracking.write_artifacts(artifacts, fitted.model, {"test_report": report, "history": fitted.history})
+        metrics = headline(report["all"])
+        example = np.ascontiguousarray(test_rows.images[:2])
+        named = {f"test_{name}": value for name, value in metrics.items()}
+        uri = tracking.log_model(run_id, fitted.model, example, named, artifacts)
+        tags = {
+            "dataset_version": version,
+            "topology": options.topology,
+            "parameters": info.parameters,
+            "seed": options.seed,
+            "accuracy": metrics["accuracy"],
+            "f1": metrics["f1"],
+            "bundle_sha256": bundle.sha256(artifacts / bundle.ARTIFACT_PATH / bundle.FILE),
+        }
+        number = tracking.register(uri, run_id, tags)
+    shutil.rmtree(folder)
+    return Trained(run_id=run_id, model_version=number, dataset_version=version, metrics=metrics)
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Hold a training's folder; the lock goes with the process, however it ends."""
+    with (folder / "lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as exc:
+            raise ConfigurationError(
+                f"the same training runs already ({folder}); wait for it, or choose another --seed"
+            ) from exc
+        yield
+
+
+def test_report(folder: Path, rows: Arrays, classes: Any) -> dict[str, Any]:
+    """The bundle on a test split: one report over all rows and one per object class."""
+    scores = bundle.Detector(folder).probability_real(rows.images)
+    kinds = np.array(classes.to_pylist())
+    return {
+        "all": binary_report(rows.labels, scores).model_dump(),
+        "classes": {
+            kind: binary_report(rows.labels[kinds == kind], scores[kinds == kind]).model_dump()
+            for kind in sorted(set(kinds))
+        },
+    }
+
+
+def headline(report: dict[str, Any]) -> dict[str, float]:
+    """The few figures that name a model; precision, recall and F1 are of REAL."""
+    real = report["labels"][LABELS[REAL]]
+    return {
+        "accuracy": report["accuracy"],
+        **{name: real[name] for name in ("precision", "recall", "f1")},
+        **{name: report[name] for name in ("auroc", "brier", "ece") if report[name] is not None},
+    }
