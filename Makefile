@@ -1,31 +1,53 @@
 .DEFAULT_GOAL := help
 SHELL := bash
 
-# Real images wherever a mirror lies beside the checkout; otherwise hub or offline sample.
+# Real images wherever they lie beside the checkout; otherwise the hub or the offline sample. `CIFAKE_DATA=` forces those.
 ifneq ($(wildcard ../shared/data/cifake),)
 export CIFAKE_DATA ?= $(abspath ../shared/data/cifake)
 endif
+export CIFAKE_HOME ?= $(CURDIR)/.cifake
+
+python := .venv/bin/python
 
 help: ## List what can be made
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
-setup: ## Make the ML environment (.venv)
-	@scripts/setup ml
+demo: up ## Run the whole pipeline on real images, classify two, write a report
+	@$(python) scripts/demo.py
+
+up: setup ## Start Airflow, MLflow and the detector on this machine
+	@$(python) scripts/stack.py up
+
+down: ## Stop what `make up` started
+	@! [ -x $(python) ] || $(python) scripts/stack.py down
+
+status: setup-ml ## Show what runs, datasets, runs, model versions
+	@$(python) scripts/stack.py status
 
 test: setup ## Run the tests
-	.venv/bin/python -m pytest -n 2 --dist loadfile
+	$(python) -m pytest -n 2 --dist loadfile
 
-check: setup ## Lint and type-check
+check: setup-ml ## Lint, format, types and the import rules
 	.venv/bin/ruff check .
 	.venv/bin/ruff format --check .
 	.venv/bin/mypy
+	.venv/bin/lint-imports
 
-lock: setup ## Compile the lock of each environment anew
-	@for each in ml:train,serve,dev airflow:orchestrate serve:serve generate:generate; do \
-	  extras=$${each#*:}; name=$${each%%:*}; \
-	  .venv-tools/bin/uv pip compile pyproject.toml $${extras:+--extra $${extras//,/ --extra }} \
-	    $$([ $$name = generate ] && echo --excludes locks/generate.excludes) \
-	    --universal --python-version 3.11 --generate-hashes --no-header --no-annotate -q -o locks/$$name.txt; \
-	done
+setup: ## Make the virtual environments
+	@scripts/setup ml airflow serve
 
-.PHONY: help setup test check lock
+setup-ml:
+	@scripts/setup ml
+
+setup-generate: ## Make the environment with torch, for Stable Diffusion and for training generators
+	@scripts/setup generate
+
+lock: setup-ml ## Compile the lock of each environment anew
+	scripts/lock
+
+clean: down ## Remove the environments and tool caches; data and models in CIFAKE_HOME stay
+	rm -rf .venv .venv-* .venv.lock .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+
+.PHONY: help demo up down status test check setup setup-ml setup-generate lock clean
+
+include $(wildcard deploy/*.mk)
