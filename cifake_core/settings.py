@@ -42,6 +42,9 @@ class Settings(BaseSettings):
     runtime: Literal["local", "docker", "kubernetes"] = Field(
         default="local", description="Where a DAG's steps run: a subprocess, a container, a pod."
     )
+    images: str = Field(default="localhost/cifake", description="Where step images are, for the docker runtime.")
+    image_tag: str = Field(default="0.1.0", description="Which version of them.")
+    docker_network: str = Field(default="", description="Network that step containers join, for the docker runtime.")
     tracking_uri: str = Field(
         default="",
         validation_alias="MLFLOW_TRACKING_URI",

@@ -1,20 +1,19 @@
-"""A step as a container of the Docker (or podman) daemon: the operator behind `CIFAKE_RUNTIME=docker`."""
+"""A step as a container of the Docker (or podman) daemon: what `CIFAKE_RUNTIME=docker` makes of it."""
 
 from __future__ import annotations
 
 import functools
 import os
 import re
+from collections.abc import Callable
 from typing import Any
 
 from airflow.providers.docker.exceptions import DockerContainerFailedException
 from airflow.providers.docker.operators.docker import DockerOperator
 from airflow.sdk import Context
-from airflow.sdk.exceptions import AirflowFailException
-from docker.types import DeviceRequest, Mount
+from docker.types import Mount
 
 from cifake_core.settings import settings
-from dags.results import FINAL_EXIT_CODES, read
 
 # Paths and choices of this process that mean nothing in the step's container.
 NOT_PASSED = {"CIFAKE_HOME", "CIFAKE_RUNTIME", "AWS_SHARED_CREDENTIALS_FILE"}
@@ -28,30 +27,22 @@ def environment() -> dict[str, str]:
 
 
 class StepContainer(DockerOperator):
-    """Runs a step in a container and returns the step's result.
+    """Runs a step in a container.
 
     With a store and a registry reached over the network nothing of the host is mounted. With files (one machine, no
     servers) CIFAKE_HOME is, at its own path, and the container runs as the user who runs Airflow.
 
     Args:
-        image: the image.
-        arguments: the command (templated).
+        image_name: which image, of those CIFAKE_IMAGES names.
+        arguments: the verb (templated).
         result_url: where the step writes its result (templated).
-        network: the network the store and MLflow are on; the daemon's default when none is given.
-        gpu: ask for one device.
+        conclude: turns exit code, last line and result URL into the result.
     """
 
     template_fields = (*DockerOperator.template_fields, "result_url")
 
     def __init__(
-        self,
-        *,
-        image: str,
-        arguments: list[str],
-        result_url: str,
-        network: str | None = None,
-        gpu: bool = False,
-        **kwargs: Any,
+        self, *, image_name: str, arguments: list[Any], result_url: str, conclude: Callable[..., Any], **operator: Any
     ) -> None:
         config = settings()
         variables, mounts, user = environment(), [], None
@@ -63,25 +54,22 @@ class StepContainer(DockerOperator):
         if config.data and config.data.startswith("/"):
             mounts.append(Mount(config.data, config.data, "bind", read_only=True))
         super().__init__(
-            image=image,
+            image=f"{config.images}/{image_name}:{config.image_tag}",
             command=arguments,
             private_environment=variables,
             mounts=mounts,
             user=user,
-            network_mode=network,
-            device_requests=[DeviceRequest(count=1, capabilities=[["gpu"]])] if gpu else None,
+            network_mode=config.docker_network or None,
             mount_tmp_dir=False,
             auto_remove="force",
-            **kwargs,
+            **operator,
         )
         self.result_url = result_url
+        self.conclude = conclude
 
     def execute(self, context: Context) -> Any:
-        """Run the container to its end.
-
-        Raises:
-            AirflowFailException: the step said no, or was called wrongly; it is not tried again.
-        """
+        """Run the container to its end; the verb's result."""
+        self.command = ["cifake", *map(str, self.command), "--result", self.result_url]
         client = self.cli
         client.create_host_config = functools.partial(
             client.create_host_config, cap_drop=["ALL"], security_opt=["no-new-privileges"]
@@ -89,9 +77,6 @@ class StepContainer(DockerOperator):
         try:
             super().execute(context)
         except DockerContainerFailedException as exc:
-            # The operator has removed the container by now and says the code only in its message.
-            found = re.search(r"'StatusCode': (\d+)", str(exc))
-            if found and int(found[1]) in FINAL_EXIT_CODES:
-                raise AirflowFailException(f"{self.task_id} exited {found[1]}; see its log") from exc
-            raise
-        return read(self.result_url)
+            found = re.search(r"'StatusCode': (\d+)", str(exc))  # the container is gone; its message says the code
+            return self.conclude(int(found[1]) if found else -1, str(exc), self.result_url)
+        return self.conclude(0, "", self.result_url)

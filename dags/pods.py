@@ -1,7 +1,8 @@
-"""A step as a Kubernetes pod: the operator behind `CIFAKE_RUNTIME=kubernetes`."""
+"""A step as a Kubernetes pod: what `CIFAKE_RUNTIME=kubernetes` makes of it."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from airflow.providers.cncf.kubernetes.operators.pod import KubernetesPodOperator
@@ -9,39 +10,40 @@ from airflow.sdk import Context
 from airflow.sdk.exceptions import AirflowException, AirflowFailException
 from kubernetes.client import ApiClient
 
-from dags.results import FINAL_EXIT_CODES, read
+FINAL_EXIT_CODES = (1, 2)  # a check said no; called wrongly. Trying again changes neither
 
 
 class StepPod(KubernetesPodOperator):
-    """Runs a step in a pod made from the PodTemplate `step-<image>` of its namespace, and returns the step's result.
+    """Runs a step in a pod made from the PodTemplate `step-<image>` of its namespace.
 
     The template holds image, resources, volumes and everything else a cluster's owner may want to change; the operator
     adds the command. The pod writes its result to the object store, so nothing is read out of the pod, and a task that
     waits holds no worker: the triggerer watches the pod.
 
     Args:
-        template: name of the PodTemplate.
+        image_name: which image, and so which template.
+        arguments: the verb (templated).
         result_url: where the step writes its result (templated).
+        conclude: turns exit code, last line and result URL into the result.
     """
 
-    template_fields = (*KubernetesPodOperator.template_fields, "template", "result_url")
+    template_fields = (*KubernetesPodOperator.template_fields, "result_url")
 
-    def __init__(self, *, template: str, result_url: str, **kwargs: Any) -> None:
-        kwargs.setdefault("deferrable", True)
-        super().__init__(log_events_on_failure=True, log_pod_spec_on_failure=False, **kwargs)
-        self.template = template
+    def __init__(self, *, image_name: str, result_url: str, conclude: Callable[..., Any], **operator: Any) -> None:
+        operator.setdefault("deferrable", True)
+        super().__init__(log_events_on_failure=True, log_pod_spec_on_failure=False, **operator)
+        self.template = f"step-{image_name}"
         self.result_url = result_url
+        self.conclude = conclude
 
     def build_pod_request_obj(self, context: Context | None = None, *, dry_run: bool = False) -> Any:
-        """The template of the cluster, with the step's command."""
+        """The cluster's template with the step's command."""
         if not dry_run:
             namespace = self.namespace or self.hook.get_namespace() or self._incluster_namespace or "default"
             template = self.client.read_namespaced_pod_template(self.template, namespace).template
-            self.pod_template_dict = {
-                "apiVersion": "v1",
-                "kind": "Pod",
-                **ApiClient().sanitize_for_serialization(template),
-            }
+            plain = ApiClient().sanitize_for_serialization(template)
+            self.pod_template_dict = {"apiVersion": "v1", "kind": "Pod", **plain}
+        self.arguments = ["cifake", *map(str, self.arguments), "--result", self.result_url]
         return super().build_pod_request_obj(context, dry_run=dry_run)
 
     def execute(self, context: Context) -> None:
@@ -50,13 +52,13 @@ class StepPod(KubernetesPodOperator):
         self._deliver(context)
 
     def trigger_reentry(self, context: Context, event: dict[str, Any]) -> None:
-        """The pod has ended: its logs, its clean-up, its result."""
+        """The pod has ended: its log, its removal, its result."""
         super().trigger_reentry(context, event)
         self._deliver(context)
 
     def _deliver(self, context: Context) -> None:
         # `do_xcom_push` would add a sidecar to the pod, so the result is pushed by hand.
-        context["ti"].xcom_push("return_value", read(self.result_url))
+        self._push_xcom_with_fan_out(context["ti"], self.conclude(0, "", self.result_url))
 
     def cleanup(self, pod: Any, remote_pod: Any, *args: Any, **kwargs: Any) -> None:
         """Remove the pod; a step that said no, or was called wrongly, is not tried again."""
@@ -64,7 +66,7 @@ class StepPod(KubernetesPodOperator):
             super().cleanup(pod, remote_pod, *args, **kwargs)
         except AirflowException as exc:
             statuses = (remote_pod.status.container_statuses if remote_pod and remote_pod.status else None) or []
-            ended = [s.state.terminated for s in statuses if s.name == self.base_container_name and s.state]
-            if ended and ended[0] and ended[0].exit_code in FINAL_EXIT_CODES:
-                raise AirflowFailException(f"{self.task_id} exited {ended[0].exit_code}; see its log") from exc
+            codes = [s.state.terminated.exit_code for s in statuses if s.state and s.state.terminated]
+            if codes and codes[0] in FINAL_EXIT_CODES:
+                raise AirflowFailException(f"{self.task_id} exited with {codes[0]}; see its log") from exc
             raise

@@ -91,4 +91,34 @@ def conclude(exit_code: int, last_line: str, result_url: str) -> dict[str, Any]:
     return result
 
 
-RUNTIMES: dict[str, Callable[..., BaseOperator]] = {"local": LocalStep}
+def image_of(arguments: Sequence[Any]) -> str:
+    """The image that holds a verb: torch is only where images are generated."""
+    return "generate" if arguments and arguments[0] == "generate" else "train"
+
+
+def docker_step(*, arguments: list[Any], **operator: Any) -> BaseOperator:
+    """A verb as a container."""
+    from containers import StepContainer
+
+    return StepContainer(image_name=image_of(arguments), arguments=arguments, conclude=conclude, **operator)
+
+
+def kubernetes_step(*, task_id: str, arguments: list[Any], **operator: Any) -> BaseOperator:
+    """A verb as a pod."""
+    from pods import StepPod
+
+    return StepPod(
+        task_id=task_id,
+        name=task_id,
+        image_name=image_of(arguments),
+        arguments=arguments,
+        conclude=conclude,
+        **operator,
+    )
+
+
+RUNTIMES: dict[str, Callable[..., BaseOperator]] = {
+    "local": LocalStep,
+    "docker": docker_step,
+    "kubernetes": kubernetes_step,
+}
