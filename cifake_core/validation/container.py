@@ -102,7 +102,7 @@ def read_path(path: str | None) -> tuple[str | None, str | None, float]:
     label = next((f.upper() for f in folders if f.upper() in LABELS), None)
     kind = next((f.lower() for f in folders if f.lower() in CLASSES), None)
     match = _KAGGLE_NAME.match(name)
-    if label and match and kind is None:
+    if label and folders[-1].upper() == label and match and kind is None:
         kind = CLASSES[int(match[2] or 1) - 1]
     digits = re.search(r"\d+", name)
     return label, kind, float(digits[0][:9]) if digits else float("nan")

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-VERSION = 1  # of this table; raise it when a column changes, and cached features are computed anew
+VERSION = 2  # of this table; raise it when a column changes, and cached features are computed anew
 BATCH = 2_000
 PARALLEL_FROM = 8_000  # rows; below, starting workers costs more than they save
 

@@ -13,7 +13,7 @@ COLUMNS = (
 )
 MISSING = {"greyscale": False, "flat": False, "black": False, "phash": 0}
 GREYSCALE_BELOW = 2.0  # mean distance between channels, in grey levels
-FLAT_BELOW = 3.0  # standard deviation of luminance
+FLAT_BELOW = 0.75  # standard deviation of luminance; one colour, through JPEG, stays below 0.5
 BLACK_BELOW = 4.0  # largest luminance; JPEG's own noise is about 2
 
 

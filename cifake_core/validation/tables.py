@@ -102,22 +102,16 @@ def schema_facts(table: pa.Table) -> dict[str, object]:
 
 
 def build(
-    images: pd.DataFrame,
-    encoded: Callable[[int], bytes],
-    shards: pd.DataFrame,
-    reference: pd.DataFrame | None = None,
+    images: pd.DataFrame, encoded: Callable[[int], bytes], reference: pd.DataFrame | None = None
 ) -> dict[str, pd.DataFrame]:
-    """All tables of a version by name.
+    """The tables made from the feature table, by name.
 
     Args:
         images: the feature table.
         encoded: gives the encoded image of a `row`.
-        shards: the `shards` table.
         reference: the feature table of another version to measure drift against.
     """
     tables = {
-        "images": images,
-        "shards": shards,
         "groups": groups(images),
         "splits": splits(images, encoded),
         "shortcuts": shortcuts.audit(images),
