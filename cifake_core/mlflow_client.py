@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -24,8 +25,9 @@ def registry_errors(what: str) -> Iterator[None]:
         yield
     except (MlflowException, RequestException) as exc:
         first = (str(exc) or type(exc).__name__).splitlines()[0][:300]
-        hint = "; is MLflow up? (`make up`, or unset MLFLOW_TRACKING_URI)" if "Max retries" in first else ""
-        raise RegistryError(f"cannot {what} at {settings().tracking_uri}: {first}{hint}") from exc
+        if "Max retries" in first or "Failed to establish" in first:
+            first = "no answer; is MLflow up? (`make up`, or unset MLFLOW_TRACKING_URI)"
+        raise RegistryError(f"cannot {what} at {settings().tracking_uri}: {first}") from exc
 
 
 def client() -> MlflowClient:
@@ -36,7 +38,10 @@ def client() -> MlflowClient:
     """
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR", "1")  # seconds; twice as long from try to try
     os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")
+    # It warns of every retry; the error that ends them says it once.
+    logging.getLogger("urllib3.connectionpool").setLevel(logging.ERROR)
     if settings().tracking_uri.startswith("sqlite:"):
         settings().home.mkdir(parents=True, exist_ok=True)
     import mlflow

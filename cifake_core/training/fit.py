@@ -68,9 +68,10 @@ def fit(
         StoreError: the checkpoint cannot be written.
     """
     import keras
+    import tensorflow as tf
 
     keras.utils.set_random_seed(options.seed)
-    # tf.config.experimental.enable_op_determinism()
+    tf.config.experimental.enable_op_determinism()
     model = topologies.build(options.topology, options.image_size)
     optimizer = keras.optimizers.Adam(options.learning_rate)
     optimizer.build(model.trainable_variables)

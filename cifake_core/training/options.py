@@ -12,6 +12,9 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from cifake_core.images.codec import SIZE
 
+# Raised when a change makes checkpoints of before unfit to be continued: other variables, another order of images.
+FORMAT = 1
+
 
 class Options(BaseModel, frozen=True):
     """One training. The defaults are the paper's way, at 32×32."""
@@ -36,6 +39,6 @@ def code_sha256() -> str:
 
 
 def fingerprint(options: Options, *context: str) -> str:
-    """Names a training: equal for the same options, dataset version, tracking server (`context`) and code."""
-    said = json.dumps([options.model_dump(), context, code_sha256()], sort_keys=True)
+    """Names a training: equal for the same options, dataset version and tracking server (`context`), and FORMAT."""
+    said = json.dumps([FORMAT, options.model_dump(), context], sort_keys=True)
     return hashlib.sha256(said.encode()).hexdigest()[:16]
