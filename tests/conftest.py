@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -77,14 +79,14 @@ def image_source(real_data: str | None, tmp_path_factory: pytest.TempPathFactory
     return str(folder)
 
 
-@pytest.fixture
-def make_dataset(image_source: str, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Manifest]:
+@pytest.fixture(scope="session")
+def make_dataset(image_source: str) -> Callable[..., Manifest]:
     """`make_dataset(store, train_rows=200, test_rows=100, seed=0)`: a manifest, of real images where there are any."""
 
     def make(store: Store, train_rows: int = 200, test_rows: int = 100, seed: int = 0) -> Manifest:
         from cifake_core.images import assemble
 
-        with monkeypatch.context() as patch:
+        with pytest.MonkeyPatch.context() as patch:
             patch.setenv("CIFAKE_DATA", image_source)
             settings.cache_clear()
             manifest = assemble.build(store, train_rows=train_rows, test_rows=test_rows, seed=seed)
@@ -92,6 +94,30 @@ def make_dataset(image_source: str, monkeypatch: pytest.MonkeyPatch) -> Callable
         return manifest
 
     return make
+
+
+@pytest.fixture(scope="session")
+def trained_bundle(make_dataset: Callable[..., Manifest], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model bundle as training makes it, in seconds: `bird-lotfi` on 400 images. `model.keras` lies beside it."""
+    from cifake_core.images import dataset
+    from cifake_core.training.export import export
+    from cifake_core.training.fit import Arrays, fit
+    from cifake_core.training.options import Options
+
+    folder = tmp_path_factory.mktemp("trained")
+    options = Options(topology="bird-lotfi", epochs=3)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("CIFAKE_HOME", str(folder))
+        settings.cache_clear()
+        store = Store((folder / "store").as_uri())
+        manifest = make_dataset(store, train_rows=400)
+        train, test = (Arrays(*dataset.arrays(store, manifest, split)) for split in ("train", "test"))
+    settings.cache_clear()
+    model = fit(options, train).model
+    named = {"topology": options.topology, "dataset_version": manifest.version, "seed": options.seed}
+    export(model, folder / "detector", test.images, **named)
+    model.save(folder / "model.keras")
+    return folder / "detector"
 
 
 @pytest.fixture(autouse=True)
@@ -116,6 +142,26 @@ def store(home: Path) -> Store:
 def rng() -> np.random.Generator:
     """A seeded generator of random numbers."""
     return np.random.default_rng(0)
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 256 KiB; where mounting is not allowed, a limit on the size of files stands in for it."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mount = [shutil.which("mount") or "false", "-t", "tmpfs", "-o", "size=256k", "tmpfs", folder]
+    if subprocess.run(mount, capture_output=True).returncode == 0:
+        yield folder
+        subprocess.run(["umount", folder], check=True)
+        return
+    import resource
+    import signal
+
+    before, handler = resource.getrlimit(resource.RLIMIT_FSIZE), signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (256 * 1024, before[1]))
+    yield folder
+    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    signal.signal(signal.SIGXFSZ, handler)
 
 
 @dataclass(frozen=True)
@@ -205,3 +251,89 @@ def _free_ports(count: int) -> list[int]:
     finally:
         for each in sockets:
             each.close()
+
+
+@dataclass
+class MlflowServer:
+    """A running MLflow server whose artefacts this machine reads directly, as `make up` runs it."""
+
+    url: str
+    folder: Path
+    process: subprocess.Popen[bytes]
+
+    @classmethod
+    def start(cls, folder: Path, port: int | None = None) -> MlflowServer:
+        """Start one on the database and artefacts in `folder` (made when empty); returns when it answers."""
+        port = port or _free_ports(1)[0]
+        command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port)]
+        command += ["--workers", "1", "--backend-store-uri", f"sqlite:///{folder}/mlflow.db", "--no-serve-artifacts"]
+        command += ["--default-artifact-root", (folder / "artifacts").as_uri()]
+        environment = {**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+        with (folder / "server.log").open("ab") as log:
+            process = subprocess.Popen(command, stdout=log, stderr=log, env=environment, start_new_session=True)
+        server = cls(f"http://127.0.0.1:{port}", folder, process)
+        deadline = time.monotonic() + 180
+        while not server.answers():
+            if process.poll() is not None or time.monotonic() > deadline:
+                server.stop()
+                pytest.fail(f"MLflow did not start:\n{(folder / 'server.log').read_text()[-2000:]}")
+            threading.Event().wait(0.1)
+        return server
+
+    def answers(self) -> bool:
+        """Is it up?"""
+        import requests
+
+        try:
+            return requests.get(f"{self.url}/health", timeout=5).ok
+        except requests.RequestException:
+            return False
+
+    def stop(self) -> None:
+        """End it and its workers, at once."""
+        if self.process.poll() is None:
+            os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.wait(30)
+
+    def clear(self) -> None:
+        """Forget all model versions; the next one is version 1 again."""
+        from mlflow import MlflowClient
+
+        api = MlflowClient(self.url)
+        for model in api.search_registered_models():
+            api.delete_registered_model(model.name)
+
+    def register(self, bundle: Path, **tags: str) -> int:
+        """Put a bundle where a training run would, as a new version of the detector; returns its number.
+
+        Tags are as training sets them; a keyword replaces one.
+        """
+        from mlflow import MlflowClient
+
+        from cifake_core.bundle import BundleInfo, sha256
+        from cifake_core.settings import EXPERIMENT, MODEL_NAME
+
+        api = MlflowClient(self.url)
+        found = api.get_experiment_by_name(EXPERIMENT)
+        experiment = found.experiment_id if found else api.create_experiment(EXPERIMENT)
+        info = BundleInfo.model_validate_json((bundle / "detector.json").read_text())
+        run = api.create_run(experiment, tags={"dataset_version": info.dataset_version}).info.run_id
+        api.log_artifacts(run, str(bundle), "detector")
+        api.set_terminated(run)
+        if not api.search_registered_models(f"name='{MODEL_NAME}'"):
+            api.create_registered_model(MODEL_NAME)
+        recorded = {
+            "dataset_version": info.dataset_version,
+            "topology": info.topology,
+            "bundle_sha256": sha256(bundle / "detector.json"),
+        }
+        made = api.create_model_version(MODEL_NAME, f"runs:/{run}/detector", run, tags={**recorded, **tags})
+        return int(made.version)
+
+
+@pytest.fixture(scope="session")
+def mlflow_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MlflowServer]:
+    """An MLflow server for the session. A test that counts versions calls `clear` first."""
+    server = MlflowServer.start(tmp_path_factory.mktemp("mlflow"))
+    yield server
+    server.stop()

@@ -1,6 +1,5 @@
 import errno
 import os
-import shutil
 import subprocess
 import sys
 from concurrent.futures import ProcessPoolExecutor
@@ -106,30 +105,6 @@ def test_a_folder_that_may_not_be_written_is_one_line(tmp_path):
     (tmp_path / "file").write_bytes(b"")
     with pytest.raises(StoreError, match="cannot write: Not a directory"):
         Store((tmp_path / "file").as_uri()).write("x/y", b"1")
-
-
-@pytest.fixture
-def small_disk(tmp_path) -> Path:
-    """A file system of 256 KiB; where mounting is not allowed, a limit on the size of files stands in for it."""
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    mount = shutil.which("mount")
-    size = "size=256k"
-    if (
-        mount
-        and subprocess.run([mount, "-t", "tmpfs", "-o", size, "tmpfs", folder], capture_output=True).returncode == 0
-    ):
-        yield folder
-        subprocess.run(["umount", folder], check=True)
-        return
-    import resource
-    import signal
-
-    before, handler = resource.getrlimit(resource.RLIMIT_FSIZE), signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (256 * 1024, before[1]))
-    yield folder
-    resource.setrlimit(resource.RLIMIT_FSIZE, before)
-    signal.signal(signal.SIGXFSZ, handler)
 
 
 def test_a_full_disk_leaves_the_old_object_and_nothing_else(small_disk):

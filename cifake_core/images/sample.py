@@ -7,6 +7,7 @@ A crop's path names its photograph, so that all crops of one photograph stay on 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import cache
 from importlib.resources import files
 from typing import Any
 
@@ -59,6 +60,7 @@ class OfflineSample(Source):
         return records.make_table(row for value in wanted for row in _crops(photographs, side, value, per_label))
 
 
+@cache
 def _load(name: str) -> Image.Image:
     package, file = name.split("/")
     try:
