@@ -77,15 +77,15 @@ def smooth(
     """A method's maps (N, h, w) per block, averaged over noisy copies of the images.
 
     SmoothGrad, Smilkov et al. 2017, https://arxiv.org/abs/1706.03825; on Grad-CAM++, Omeiza et al. 2019,
-    https://arxiv.org/abs/1908.01224. The noise is Gaussian, `sigma` of each image's own range, and seeded: the same
-    image always gets the same map.
+    https://arxiv.org/abs/1908.01224. The noise is Gaussian, `sigma` of each image's own range, and the same for all:
+    an image gets the same map alone and in a batch.
     """
     rng = np.random.default_rng(0)
     span = (images.max((1, 2, 3), keepdims=True) - images.min((1, 2, 3), keepdims=True)).astype(np.float32)
     signs = sign[:, None, None, None]
     total: list[np.ndarray] = []
     for _ in range(samples):
-        noise = rng.standard_normal(images.shape, np.float32) * sigma * span
+        noise = rng.standard_normal(images.shape[1:], np.float32) * sigma * span
         out = explain(np.clip(images + noise, 0, 255).round().astype(np.uint8))
         maps = [cam(out.activations[block], out.gradients[block] * signs) for block in blocks]
         total = [a + b for a, b in zip(total, maps, strict=True)] if total else maps

@@ -9,7 +9,7 @@ import json
 from typing import Any
 
 from python_multipart.exceptions import MultipartParseError
-from python_multipart.multipart import MultipartParser, parse_options_header
+from python_multipart.multipart import MultipartParser, MultipartState, parse_options_header
 from starlette.requests import ClientDisconnect, Request
 
 from cifake_core.settings import settings
@@ -133,7 +133,9 @@ def form_parts(body: bytes, boundary: bytes | None) -> list[tuple[str, bytes]]:
     )
     try:
         parser.write(body)
-        parser.finalize()
+        complete = parser.state == MultipartState.END
     except MultipartParseError as exc:
         raise ProblemError("invalid_request", "the multipart body does not follow its boundary") from exc
+    if not complete:
+        raise ProblemError("invalid_request", "the multipart body breaks off")
     return parts

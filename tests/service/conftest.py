@@ -1,0 +1,185 @@
+"""A real MLflow server with tiny registered models, and real services beside it; all stopped by pid."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import httpx
+import numpy as np
+import pytest
+from PIL import Image
+
+from tests.tiny_bundle import write_tiny_bundle
+
+CHECKOUT = Path(__file__).resolve().parents[2]
+# The serving environment has no TensorFlow; without it, this one does.
+SERVE_BIN = next((p for p in [CHECKOUT / ".venv-serve/bin"] if (p / "cifake").exists()), Path(sys.executable).parent)
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def wait_for(what: Callable[[], object], seconds: float = 60, message: str = "") -> None:
+    """Poll until `what` is true."""
+    deadline = time.monotonic() + seconds
+    while True:
+        try:
+            if what():
+                return
+        except httpx.HTTPError:
+            pass
+        assert time.monotonic() < deadline, message or "waited too long"
+        time.sleep(0.1)
+
+
+@dataclass
+class Process:
+    """A server of ours: its process group leader, its log, where it answers."""
+
+    popen: subprocess.Popen[bytes]
+    log: Path
+    url: str
+
+    def stop(self) -> None:
+        if self.popen.poll() is None:
+            self.popen.send_signal(signal.SIGTERM)
+            try:
+                self.popen.wait(20)
+            except subprocess.TimeoutExpired:
+                os.killpg(self.popen.pid, signal.SIGKILL)
+                self.popen.wait(5)
+
+    def get(self, path: str, **arguments: object) -> httpx.Response:
+        return httpx.get(self.url + path, timeout=30, trust_env=False, **arguments)
+
+    def post(self, path: str, **arguments: object) -> httpx.Response:
+        return httpx.post(self.url + path, timeout=30, trust_env=False, **arguments)
+
+
+def start(command: list[str], url: str, log: Path, env: dict[str, str], ready: str, seconds: float = 90) -> Process:
+    with log.open("wb") as output:
+        popen = subprocess.Popen(
+            command, stdout=output, stderr=subprocess.STDOUT, env=env, cwd=CHECKOUT, start_new_session=True
+        )
+    process = Process(popen, log, url)
+
+    def is_ready() -> bool:
+        assert popen.poll() is None, log.read_text()[-2000:]
+        return process.get(ready).status_code == 200
+
+    try:
+        wait_for(is_ready, seconds)
+    except BaseException:
+        process.stop()
+        print(log.read_text()[-4000:])
+        raise
+    return process
+
+
+@dataclass
+class Registry:
+    """A running MLflow server, and what a training run would have put there."""
+
+    server: Process
+    folder: Path
+    versions: dict[int, int] = field(default_factory=dict)
+
+    def register(self, seed: int, damage: str = "") -> int:
+        """Register the tiny bundle of a seed; returns its version. `damage` names a file to overwrite in it."""
+        import mlflow
+
+        bundle = write_tiny_bundle(self.folder / f"{seed}{damage}" / "detector", seed)
+        if damage:
+            (bundle / damage).write_bytes(b"not what it was")
+        api = mlflow.MlflowClient(self.server.url)
+        run = api.create_run("0")
+        api.log_artifacts(run.info.run_id, str(bundle), "detector")
+        api.set_terminated(run.info.run_id)
+        if not api.search_registered_models("name='cifake-detector'"):
+            api.create_registered_model("cifake-detector")
+        source = f"runs:/{run.info.run_id}/detector"
+        made = api.create_model_version(
+            "cifake-detector", source, run.info.run_id, tags={"dataset_version": f"{seed:016x}"}
+        )
+        return int(made.version)
+
+    def promote(self, version: int) -> None:
+        import mlflow
+
+        mlflow.MlflowClient(self.server.url).set_registered_model_alias("cifake-detector", "champion", str(version))
+
+
+@pytest.fixture(scope="session")
+def registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Registry]:
+    """MLflow with one champion: version 1, the tiny bundle of seed 0."""
+    folder = tmp_path_factory.mktemp("mlflow")
+    port = free_port()
+    command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
+    command += ["--backend-store-uri", f"sqlite:///{folder}/mlflow.db", "--no-serve-artifacts"]
+    command += ["--default-artifact-root", f"file://{folder}/artifacts"]
+    env = {**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+    server = start(command, f"http://127.0.0.1:{port}", folder / "server.log", env, "/health", 180)
+    made = Registry(server, folder)
+    try:
+        made.promote(made.register(0))
+        yield made
+    finally:
+        server.stop()
+
+
+@pytest.fixture(scope="session")
+def start_service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., Process]]:
+    """`start_service(tracking_uri, home=None, ready="/readyz", **env)`: a service of its own; stopped at the end."""
+    running: list[Process] = []
+
+    def make(tracking_uri: str, home: Path | None = None, ready: str = "/readyz", **env: str) -> Process:
+        home = home or tmp_path_factory.mktemp("service-home")
+        port = free_port()
+        clean = {k: v for k, v in os.environ.items() if not k.startswith(("CIFAKE_", "MLFLOW_TRACKING"))}
+        settings = {
+            "CIFAKE_HOME": str(home),
+            "MLFLOW_TRACKING_URI": tracking_uri,
+            "CIFAKE_POLL_SECONDS": "0.3",
+            "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",
+        }
+        command = [str(SERVE_BIN / "cifake"), "serve", "--port", str(port)]
+        process = start(command, f"http://127.0.0.1:{port}", home / "service.log", {**clean, **settings, **env}, ready)
+        running.append(process)
+        return process
+
+    yield make
+    for process in running:
+        process.stop()
+
+
+@pytest.fixture(scope="session")
+def service(registry: Registry, start_service: Callable[..., Process]) -> Process:
+    """A service of the champion that all tests share; no test changes what it serves."""
+    return start_service(registry.server.url, CIFAKE_POLL_SECONDS="3600")
+
+
+@pytest.fixture(scope="session")
+def photo() -> bytes:
+    """A 48×64 PNG with structure in it."""
+    y, x = np.mgrid[:48, :64]
+    pixels = np.stack([x * 4, y * 5, (x + y) * 2], -1).astype(np.uint8)
+    return encoded(pixels, "PNG")
+
+
+def encoded(pixels: np.ndarray, form: str, **options: object) -> bytes:
+    import io
+
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, form, **options)
+    return buffer.getvalue()

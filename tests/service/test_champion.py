@@ -1,0 +1,96 @@
+"""The service follows the registry's alias, and outlives the registry."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from tests.service.conftest import Process, Registry, wait_for
+
+
+def _version(service: Process) -> int:
+    return int(service.get("/status").json()["model"]["version"])
+
+
+@pytest.fixture(scope="module")
+def follower(registry: Registry, start_service: Callable[..., Process]) -> Process:
+    return start_service(registry.server.url)
+
+
+@pytest.fixture
+def following(registry: Registry, follower: Process) -> Iterator[Process]:
+    """A service that follows the alias; both are back at version 1 afterwards."""
+    yield follower
+    registry.promote(1)
+    wait_for(lambda: _version(follower) == 1 and not follower.get("/status").json()["problem"], 20)
+
+
+def test_a_promotion_is_served_without_a_failed_or_mixed_answer(
+    registry: Registry, following: Process, photo: bytes
+) -> None:
+    second = registry.register(7)
+    scores: set[tuple[int, float]] = set()
+    failures: list[str] = []
+    done = threading.Event()
+
+    def ask() -> None:
+        while not done.is_set():
+            answer = following.post("/classify", content=photo)
+            if answer.status_code != 200:
+                failures.append(answer.text)
+            else:
+                scores.add((answer.json()["model"]["version"], answer.json()["probability_real"]))
+
+    asking = [threading.Thread(target=ask) for _ in range(2)]
+    for thread in asking:
+        thread.start()
+    wait_for(lambda: len(scores) == 1, 20)
+    registry.promote(second)
+    wait_for(lambda: len(scores) >= 2, 20)
+    done.set()
+    for thread in asking:
+        thread.join()
+    assert not failures
+    assert {version for version, _ in scores} == {1, second}
+    assert len(scores) == 2  # one score per version: no answer mixes two models
+
+
+@pytest.mark.parametrize("file", ["score.onnx", "detector.json"])
+def test_a_damaged_version_is_refused_and_the_old_one_stays(registry: Registry, following: Process, file: str) -> None:
+    registry.promote(registry.register(8, damage=file))
+    wait_for(lambda: following.get("/status").json()["problem"], 20)
+    status = following.get("/status").json()
+    assert status["ready"]
+    assert status["model"]["version"] == 1
+    assert following.get("/readyz").status_code == 200
+    assert 'cifake_model_swaps_total{outcome="refused"}' in following.get("/metrics").text
+
+
+def test_the_last_good_model_serves_when_mlflow_is_down(
+    registry: Registry, start_service: Callable[..., Process], photo: bytes, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    home = tmp_path_factory.mktemp("kept-home")
+    first = start_service(registry.server.url, home)
+    expected = first.post("/classify", content=photo).json()["probability_real"]
+    first.stop()
+    second = start_service("http://127.0.0.1:9", home)
+    assert second.post("/classify", content=photo).json()["probability_real"] == expected
+    status = second.get("/status").json()
+    assert status["from_cache"]
+    assert "127.0.0.1:9" in status["problem"]
+    second.stop()
+
+
+def test_without_any_model_the_service_lives_but_is_not_ready(
+    start_service: Callable[..., Process], photo: bytes
+) -> None:
+    service = start_service("http://127.0.0.1:9", ready="/livez")
+    assert service.get("/readyz").status_code == 503
+    answer = service.post("/classify", content=photo)
+    assert answer.status_code == 503
+    assert answer.json()["code"] == "no_model"
+    assert int(answer.headers["retry-after"]) > 0
+    wait_for(lambda: service.get("/status").json()["problem"], 20)
+    service.stop()
