@@ -131,23 +131,32 @@ def load_policy(path: Path = POLICY) -> Policy:
     except (OSError, yaml.YAMLError) as exc:
         raise ConfigurationError(f"{path}: cannot be read ({str(exc).splitlines()[0]})") from exc
     except ValidationError as exc:
-        problem = exc.errors()[0]
+        problem = min(exc.errors(), key=lambda e: e["type"] != "extra_forbidden")
         raise ConfigurationError(f"{path}: {'.'.join(map(str, problem['loc']))}: {problem['msg']}") from exc
 
 
 class Contest:
     """A candidate against the champion (or none) on one test set: loads, scores and checks, each once.
 
+    A broken candidate is a failed check. So is a broken champion when the gate is overruled anyway.
+
     Raises:
-        ModelError: the *champion* cannot be fetched or scored. A broken candidate is a failed check instead.
+        ModelError: the *champion* cannot be fetched or scored, and `overruled` is not set.
     """
 
     def __init__(
-        self, candidate: ModelVersion, champion: ModelVersion | None, images: TestSet, store: Store, policy: Policy
+        self,
+        candidate: ModelVersion,
+        champion: ModelVersion | None,
+        images: TestSet,
+        store: Store,
+        policy: Policy,
+        overruled: bool = False,
     ) -> None:
         self.candidate, self.champion, self.images, self.store, self.policy = candidate, champion, images, store, policy
+        self.overruled = overruled
         self.folder: Path | None = None
-        self.problem = ""
+        self.problem = self.champion_problem = ""
         try:
             self.folder = fetch(candidate)
             self.detector = bundle.Detector(self.folder, threads=1)
@@ -168,9 +177,10 @@ class Contest:
         try:
             return _score(bundle.Detector(fetch(self.champion), threads=1), self.images, self.policy)
         except ModelError as exc:
-            raise ModelError(
-                f"champion version {self.champion.version} cannot be scored ({exc}); roll back, or promote with --force"
-            ) from exc
+            self.champion_problem = f"champion version {self.champion.version} cannot be scored ({exc})"
+            if self.overruled:
+                return None
+            raise ModelError(f"{self.champion_problem}; roll back, or promote with --force") from exc
 
     @cached_property
     def comparisons(self) -> list[Comparison]:
@@ -244,6 +254,9 @@ def _floor(contest: Contest) -> Iterator[Check]:
 def _better(contest: Contest) -> Iterator[Check]:
     if contest.champion is None:
         return
+    if contest.champion_scored is None:
+        yield Check(name="champion", passed=False, why=contest.champion_problem)
+        return
     whole, policy = contest.comparisons[0], contest.policy.accuracy
     p = metrics.mcnemar(whole.better, whole.worse)
     enough, certain = whole.gain > 0 and whole.gain >= policy.minimum_gain, p <= policy.alpha
@@ -265,7 +278,7 @@ def _better(contest: Contest) -> Iterator[Check]:
 
 
 def _slices(contest: Contest) -> Iterator[Check]:
-    if contest.champion is None:
+    if contest.champion_scored is None:
         return
     policy = contest.policy.slices
     if unknown := policy.overrides.keys() - contest.scored.keys():

@@ -84,7 +84,7 @@ def promote(
     if reigning and reigning.version == candidate.version and "champion" in reigning.aliases:
         return _answer(True, candidate, candidate, [f"version {candidate.version} is the champion already"], "")
     images = testset.load(store, dataset_of(candidate, dataset_version), unseen)
-    contest = Contest(candidate, reigning, images, store, load_policy(policy or POLICY))
+    contest = Contest(candidate, reigning, images, store, load_policy(policy or POLICY), overruled=force)
     verdict = contest.verdict()
     failed = [check.name for check in verdict.checks if not check.passed]
     report_url = _report(store, candidate, verdict, gate_page.page(verdict, contest))

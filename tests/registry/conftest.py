@@ -1,0 +1,57 @@
+"""A cleared MLflow server as this process's registry, and contests between models that a test makes up."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from cifake_core.images.dataset import Manifest
+from cifake_core.settings import settings
+from cifake_core.storage import Store
+from tests.conftest import MlflowServer
+from tests.registry import voting
+
+
+@pytest.fixture
+def mlflow(mlflow_server: MlflowServer, home: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[MlflowServer]:
+    """The session's MLflow server, empty, as MLFLOW_TRACKING_URI."""
+    mlflow_server.clear()
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", mlflow_server.url)
+    monkeypatch.setenv("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+    settings.cache_clear()
+    yield mlflow_server
+    settings.cache_clear()
+
+
+@dataclass
+class Field:
+    """A validated dataset version and versions of voting models registered for it: `versions[i]` is model i's."""
+
+    store: Store
+    manifest: Manifest
+    versions: list[int]
+    server: MlflowServer
+    folder: Path
+
+    def add(self, model: int, name: str, **options: object) -> int:
+        """Register another bundle of a model."""
+        bundle = voting.write_bundle(self.folder / name, model, self.manifest.version, **options)  # type: ignore[arg-type]
+        return self.server.register(bundle)
+
+
+@pytest.fixture
+def field(mlflow: MlflowServer, store: Store, tmp_path: Path) -> Callable[..., Field]:
+    """`field(right, …, rows=400)`: models that answer test images rightly where their functions say so."""
+
+    def make(*right: Callable[[int, int, str], bool], rows: int = 400, validated: bool = True) -> Field:
+        manifest = voting.write_images(store, rows, list(right))
+        voting.say_validated(store, manifest.version, validated)
+        made = Field(store, manifest, [], mlflow, tmp_path / "bundles")
+        for model, is_right in enumerate(right):
+            made.versions.append(made.add(model, f"model{model}", gain=voting.calibrated_gain(is_right, rows)))
+        return made
+
+    return make
