@@ -149,7 +149,7 @@ def _reliability(whole: Scored) -> Figure:
     top.plot(mean[counts > 0], share[counts > 0], marker="o", color="#0969da")
     top.set(ylabel="share of REAL", ylim=(-0.03, 1.03), title="Reliability")
     for label, colour in ((0, "#cf222e"), (1, "#1a7f37")):
-        bottom.hist(whole.scores[whole.labels == label], 30, (0, 1), alpha=0.6, color=colour, label=LABELS[label])
+        bottom.hist(whole.scores[whole.labels == label], 30, range=(0, 1), alpha=0.6, color=colour, label=LABELS[label])
     bottom.set(xlabel="P(REAL)", ylabel="images", yscale="log")
     bottom.legend(fontsize=8)
     return figure

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from cifake_core.errors import DatasetError
+from cifake_core.errors import DatasetError, ImageRejectedError
 from cifake_core.evaluation.slices import apply, slices
 from cifake_core.settings import FAKE, settings
 from cifake_core.storage import Store
@@ -102,12 +102,19 @@ def load_tiles(url: str) -> Tiles:
     folder, _, name = (url if "://" in url else Path(url).absolute().as_uri()).rpartition("/")
     try:
         table = pq.read_table(io.BytesIO(Store(folder).read(name)))
-        encoded = records.image_bytes(table)
+        encoded = table["image"].cast(records.SCHEMA.field("image").type).combine_chunks().field("bytes").to_pylist()
         generators, families = (np.array(table[column].to_pylist(), dtype=object) for column in ("generator", "family"))
-    except (pa.ArrowInvalid, KeyError) as exc:
+    except (pa.ArrowException, KeyError) as exc:
         raise DatasetError(f"{url}: expected a Parquet file with columns image, generator and family") from exc
-    images = np.stack([codec.normalise(data).pixels for data in encoded])
-    return Tiles(images, generators, families)
+    images = []
+    for row, data in enumerate(progress(encoded, "reading tiles", unit="image")):
+        try:
+            images.append(codec.normalise(data or b"").pixels)
+        except ImageRejectedError as exc:
+            raise DatasetError(f"{url}: row {row}: {exc}") from exc
+    if not images:
+        raise DatasetError(f"{url}: no tiles in it")
+    return Tiles(np.stack(images), generators, families)
 
 
 def score_slices(score: Score, testset: TestSet, threshold: float = 0.5, damage_rows: int = 2000) -> dict[str, Scored]:

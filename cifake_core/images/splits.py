@@ -22,7 +22,8 @@ def ordered(table: pa.Table, seed: int) -> pa.Table:
     """Rows in the order of SHA-256(seed | content hash): a shuffle that depends on the seed and the rows alone."""
     paths = pc.struct_field(table["image"], "path").to_pylist()
     keys = list(zip(_keys(records.content_hashes(table), seed), paths, table["label"].to_pylist(), strict=True))
-    return table.take(pa.array(sorted(range(len(keys)), key=lambda i: (keys[i][0], keys[i][1] or "", keys[i][2]))))
+    order = sorted(range(len(keys)), key=lambda i: (keys[i][0], keys[i][1] or "", keys[i][2]))
+    return table.take(pa.array(order, pa.int64()))
 
 
 def _keys(hashes: list[str], seed: int) -> list[bytes]:
