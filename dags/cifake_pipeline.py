@@ -28,8 +28,8 @@ NAME = {"type": "string", "pattern": "^[A-Za-z0-9][A-Za-z0-9._-]*$"}
     tags=["cifake", "training"],
     doc_md=DOC,
     params={
-        "train_rows": Param(10_000, type="integer", minimum=20, multipleOf=2, description="Rows to train on."),
-        "test_rows": Param(2_000, type="integer", minimum=20, multipleOf=2, description="Rows to test on."),
+        "train_rows": Param(20_000, type="integer", minimum=20, multipleOf=2, description="Rows to train on."),
+        "test_rows": Param(4_000, type="integer", minimum=20, multipleOf=2, description="Rows to test on."),
         "generator": Param(
             "cifake" if settings().data else "resample",
             **NAME,

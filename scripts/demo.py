@@ -200,8 +200,8 @@ def _render(result: dict[str, Any]) -> str:
 
 
 @verb("demo", render=_render)
-@click.option("--train-rows", type=int, default=10_000, show_default=True)
-@click.option("--test-rows", type=int, default=2_000, show_default=True)
+@click.option("--train-rows", type=int, default=20_000, show_default=True)
+@click.option("--test-rows", type=int, default=4_000, show_default=True)
 @click.option("--topology", default="seed", show_default=True)
 @click.option("--epochs", type=int, default=5, show_default=True)
 def demo(**conf: Any) -> dict[str, Any]:
