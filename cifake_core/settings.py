@@ -56,6 +56,9 @@ class Settings(BaseSettings):
     service_port: int = Field(default=3000, ge=1, le=65535)
     service_url: str = Field(default="", description="Where the detector answers; default: host and service_port.")
     service_workers: int = Field(default=1, ge=1, le=64, description="Processes that answer requests.")
+    service_slots: int = Field(default=0, ge=0, le=256, description="Images a worker works on at once; 0: one a core.")
+    service_queue: int = Field(default=32, ge=0, description="Requests that may wait in a worker; more are refused.")
+    max_batch: int = Field(default=64, ge=1, le=1024, description="Most images in one request.")
     api_key: str = Field(default="", description="The key this client sends to a service.")
     poll_seconds: float = Field(
         default=10.0, gt=0, description="How often a service worker looks at the champion alias."

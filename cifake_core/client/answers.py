@@ -38,18 +38,51 @@ class Image(BaseModel):
     reencoded: bool = Field(description="Encoded as the training data is: JPEG, quality 75, 4:2:0.")
 
 
-class Classification(BaseModel):
-    """A verdict on one image."""
+class Verdict(BaseModel):
+    """What the model says of one image."""
 
     label: Label
     probability_real: float = Field(ge=0, le=1, examples=[0.0312])
     threshold: float = Field(description="REAL at or above this probability.", examples=[0.5])
     unsure: tuple[float, float] | None = Field(description="Probabilities strictly between are answered UNSURE.")
-    model: Model
     image: Image
     warnings: list[str] = Field(description="Why this verdict deserves less trust than most.")
-    latency_ms: float = Field(description="Time in the service after the body was read.", examples=[1.3])
-    request_id: str
+
+
+class Served(BaseModel):
+    """What every answer says of the model and of itself."""
+
+    model: Model
+    latency_ms: float = Field(default=0, description="Time in the service after the body was read.", examples=[1.3])
+    request_id: str = Field(default="", examples=["5f0c54a1f4d04d7f8a3a2d4b8a7f3c21"])
+
+
+class Classification(Verdict, Served):
+    """A verdict on one image."""
+
+
+class Problem(BaseModel):
+    """An error's body, RFC 9457: https://www.rfc-editor.org/rfc/rfc9457."""
+
+    type: str = Field(examples=["urn:cifake:problem:unsupported_format"])
+    title: str = Field(examples=["Not a JPEG, PNG or WebP image"])
+    status: int = Field(examples=[415])
+    detail: str = Field(examples=["not a JPEG, PNG or WebP image"])
+    code: str = Field(description="Stable, for programs.", examples=["unsupported_format"])
+    request_id: str | None = None
+
+
+class BatchItem(BaseModel):
+    """One image of a batch: its verdict, or the problem with it."""
+
+    verdict: Verdict | None = None
+    problem: Problem | None = None
+
+
+class Batch(Served):
+    """Verdicts on several images, in the order they were sent."""
+
+    results: list[BatchItem]
 
 
 class ExplainOptions(BaseModel):
@@ -66,6 +99,42 @@ class ExplainOptions(BaseModel):
     size: int = Field(256, ge=32, le=1024, description="Pixels of each panel's side.")
     colormap: Colormap = Field("inferno")
     alpha: float = Field(0.5, ge=0, le=1, description="How strongly the heatmap covers the image in the overlay.")
+
+
+class HeatmapAnswer(Verdict, Served):
+    """A heatmap as numbers."""
+
+    method: str = Field(examples=["gradcam"])
+    blocks: list[str] = Field(description="The convolution blocks it came from.", examples=[["block3"]])
+    target: Literal["REAL", "FAKE"] = Field(description="The label the map speaks for.")
+    heatmap: list[list[float]] = Field(description="Rows of the image's size, 0…1.")
+    faithfulness: float | None = Field(
+        description="Insertion minus deletion area under the curve of the target's probability, −1…1.", examples=[0.31]
+    )
+
+
+class Block(BaseModel):
+    """A convolution block that can be explained."""
+
+    name: str
+    height: int
+    width: int
+    channels: int
+
+
+class ModelCard(BaseModel):
+    """What the served model says of itself."""
+
+    model: Model
+    image_size: int
+    parameters: int
+    threshold: float
+    unsure: tuple[float, float] | None
+    blocks: list[Block]
+    methods: list[str]
+    colormaps: list[str]
+    run_id: str | None
+    created: datetime | None
 
 
 class Status(BaseModel):

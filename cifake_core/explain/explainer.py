@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 
@@ -78,7 +78,7 @@ def heatmaps(
     return fine[0] if len(fine) == 1 else cams.normalise(np.mean(fine, 0))
 
 
-def predicted(probability_real: float, threshold: float) -> str:
+def predicted(probability_real: float, threshold: float) -> Literal["REAL", "FAKE"]:
     """The label that a probability stands for; an UNSURE verdict has one too, and its map is the one to look at."""
     return "REAL" if probability_real >= threshold else "FAKE"
 

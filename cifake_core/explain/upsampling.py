@@ -18,14 +18,14 @@ def guided(maps: np.ndarray, images: np.ndarray, radius: int = 4, epsilon: float
         epsilon: guides flatter than this variance (of 0…1 luminance) are smoothed instead of followed.
     """
     guide = images.astype(np.float32) @ np.array([0.299, 0.587, 0.114], np.float32) / 255
-    mean_guide, mean_map = _box(guide, radius), _box(maps, radius)
-    variance = _box(guide * guide, radius) - mean_guide**2
-    slope = (_box(guide * maps, radius) - mean_guide * mean_map) / (variance + epsilon)
+    mean_guide, mean_map = box(guide, radius), box(maps, radius)
+    variance = box(guide * guide, radius) - mean_guide**2
+    slope = (box(guide * maps, radius) - mean_guide * mean_map) / (variance + epsilon)
     offset = mean_map - slope * mean_guide
-    return np.maximum(_box(slope, radius) * guide + _box(offset, radius), 0).astype(np.float32)
+    return np.maximum(box(slope, radius) * guide + box(offset, radius), 0).astype(np.float32)
 
 
-def _box(arrays: np.ndarray, radius: int) -> np.ndarray:
+def box(arrays: np.ndarray, radius: int) -> np.ndarray:
     """Mean over the square window around each pixel, cut off at the border."""
     size = arrays.shape[-1]
     low = np.clip(np.arange(size) - radius, 0, size)

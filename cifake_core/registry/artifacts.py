@@ -41,6 +41,7 @@ class ModelVersion(BaseModel, frozen=True):
     dataset_version: str
     aliases: list[str] = []
     tags: dict[str, str] = {}
+    created: float | None = None  # seconds since 1970
 
 
 def resolve(ref: str = "champion") -> ModelVersion:
@@ -111,6 +112,7 @@ def _version(found: MlflowVersion, dataset_version: str) -> ModelVersion:
         dataset_version=dataset_version,
         aliases=list(found.aliases or []),
         tags=dict(found.tags or {}),
+        created=found.creation_timestamp / 1000 if found.creation_timestamp else None,
     )
 
 

@@ -2,53 +2,70 @@
 
 from __future__ import annotations
 
-import json
+import os
 import time
-import uuid
 from typing import Annotated, Any
 
 from fastapi import FastAPI, Query, Request
 from fastapi.exceptions import RequestValidationError
-from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
-from cifake_core.client.answers import Classification, ExplainOptions
-from services.detector import bodies, inference, metrics, problems
+from cifake_core.client.answers import Batch, Classification, ExplainOptions, HeatmapAnswer, ModelCard, Status
+from cifake_core.settings import settings
+from services.detector import bodies, inference, metrics, openapi, problems
+from services.detector.capacity import Capacity
 from services.detector.champion import Champion, Served
+from services.detector.guard import App, Guard
 from services.detector.problems import ProblemError
 
 
-def create_app(champion: Champion) -> FastAPI:
+def create_app(champion: Champion) -> App:
     """The ASGI application that answers with the given champion."""
-    app = FastAPI(title="cifake detector", docs_url=None, redoc_url=None, openapi_url="/openapi.json")
+    app = FastAPI(title="cifake detector", docs_url=None, redoc_url=None, openapi_url=None)
+    capacity = Capacity(settings().service_slots or os.cpu_count() or 1, settings().service_queue)
 
     def served() -> Served:
         if champion.current is None:
             raise ProblemError("no_model", champion.problem or "the model is still loading", {"Retry-After": "5"})
+        capacity.check()
         return champion.current
 
-    @app.post("/classify", response_model=Classification)
+    @app.post("/classify", response_model=Classification, **openapi.takes_one_image())
     async def classify(request: Request) -> Response:
         """Tell whether one image is real or AI-generated."""
         model = served()
         data = await bodies.one_image(request)
         start = time.perf_counter()
-        verdict = await run_in_threadpool(inference.classify, model, data)
-        content = inference.answer(model, verdict)
-        content["latency_ms"] = round((time.perf_counter() - start) * 1000, 3)
-        content["request_id"] = uuid.uuid4().hex
-        return Response(json.dumps(content), media_type="application/json")
+        answer = await capacity.run(inference.classified, model, data)
+        return _json(answer, request, start)
 
-    @app.post("/explain", response_class=Response)
+    @app.post("/classify_batch", response_model=Batch, **openapi.takes_images())
+    async def classify_batch(request: Request) -> Response:
+        """Tell of several images, each on its own: a bad one gets its problem, the others their verdicts."""
+        model = served()
+        images = await bodies.images(request)
+        start = time.perf_counter()
+        answer = await capacity.run(inference.classified_batch, model, images)
+        return _json(answer, request, start)
+
+    @app.post("/explain", response_class=Response, **openapi.explains("image/png"))
     async def explain(request: Request, options: Annotated[ExplainOptions, Query()]) -> Response:
         """Show what in the image speaks for the verdict: PNG of original, heatmap and overlay."""
         model = served()
         data = await bodies.one_image(request)
-        png = await run_in_threadpool(inference.picture, model, data, options)
-        return Response(png, media_type="image/png")
+        return Response(await capacity.run(inference.picture, model, data, options), media_type="image/png")
 
-    @app.get("/status")
+    @app.post("/explain_map", response_model=HeatmapAnswer, **openapi.explains())
+    async def explain_map(request: Request, options: Annotated[ExplainOptions, Query()]) -> Response:
+        """The heatmap as numbers, with how faithful it is to the model."""
+        model = served()
+        data = await bodies.one_image(request)
+        start = time.perf_counter()
+        answer = await capacity.run(inference.heatmap, model, data, options)
+        return _json(answer, request, start)
+
+    @app.get("/status", response_model=Status, responses=openapi.ALWAYS)
     async def status() -> dict[str, Any]:
         """Which model is served since when, and what keeps a newer one away."""
         now = champion.current
@@ -61,27 +78,45 @@ def create_app(champion: Champion) -> FastAPI:
             "checked": champion.checked.isoformat() if champion.checked else None,
         }
 
-    @app.get("/metrics", response_class=Response)
+    @app.get("/model", response_model=ModelCard, responses=openapi.NO_MODEL)
+    async def model_card() -> ModelCard:
+        """What the served model says of itself."""
+        if champion.current is None:
+            raise ProblemError("no_model", champion.problem or "the model is still loading", {"Retry-After": "5"})
+        return inference.card(champion.current)
+
+    @app.get("/metrics", response_class=Response, responses=openapi.METRICS)
     def exposition() -> Response:
         """Prometheus metrics of all workers."""
-        content, kind = metrics.exposition()
+        content, kind = metrics.exposition(champion.named)
         return Response(content, media_type=kind)
 
+    @app.get("/openapi.json", include_in_schema=False)
+    async def document() -> dict[str, Any]:
+        return openapi.document(app)
+
     @app.exception_handler(ProblemError)
-    async def problem(_: Request, exc: Exception) -> Response:
+    async def problem(request: Request, exc: Exception) -> Response:
         assert isinstance(exc, ProblemError)
-        return problems.response(exc.code, exc.detail, headers=exc.headers)
+        return problems.response(exc.code, exc.detail, request.state.request_id, exc.headers)
 
     @app.exception_handler(RequestValidationError)
-    async def invalid(_: Request, exc: Exception) -> Response:
+    async def invalid(request: Request, exc: Exception) -> Response:
         assert isinstance(exc, RequestValidationError)
         first = exc.errors()[0]
-        return problems.response("invalid_request", f"{'.'.join(map(str, first['loc'][1:]))}: {first['msg']}")
+        detail = f"{'.'.join(map(str, first['loc'][1:]))}: {first['msg']}"
+        return problems.response("invalid_request", detail, request.state.request_id)
 
     @app.exception_handler(HTTPException)
-    async def http_error(_: Request, exc: Exception) -> Response:
+    async def http_error(request: Request, exc: Exception) -> Response:
         assert isinstance(exc, HTTPException)
-        code = {404: "not_found", 405: "method_not_allowed"}.get(exc.status_code, "internal")
-        return problems.response(code, str(exc.detail), headers=dict(exc.headers or {}))
+        code = {404: "not_found", 405: "method_not_allowed"}.get(exc.status_code, "invalid_request")
+        return problems.response(code, str(exc.detail), request.state.request_id, dict(exc.headers or {}))
 
-    return app
+    return Guard(app, [route.path for route in app.routes if hasattr(route, "path")])
+
+
+def _json(answer: Classification | Batch | HeatmapAnswer, request: Request, start: float) -> Response:
+    answer.latency_ms = round((time.perf_counter() - start) * 1000, 3)
+    answer.request_id = request.state.request_id
+    return Response(answer.model_dump_json(), media_type="application/json")

@@ -16,15 +16,22 @@ from cifake_core.settings import settings
 from services.detector.problems import ProblemError
 
 BODY_SECONDS = 15.0
+BATCH_BYTES = 4  # a batch may hold this many times the largest single image
+HELD_BYTES = 256 * 1024 * 1024  # of bodies not yet complete, over all requests of this process
 _OVERHEAD = 64 * 1024  # multipart headers and JSON punctuation around the images
 
 
+_held = 0
+
+
 async def read_body(request: Request, images: int = 1) -> bytes:
-    """The whole body, of at most `images` images' bytes (a third more for base64).
+    """The whole body, of at most `images` largest images' bytes (a third more for base64).
 
     Raises:
-        ProblemError: `too_many_bytes`, or `body_timeout` when it takes longer than BODY_SECONDS.
+        ProblemError: `too_many_bytes`; `body_timeout` when it takes longer than BODY_SECONDS; `overloaded` when
+            other bodies fill the memory set aside for them.
     """
+    global _held
     limit = images * settings().max_image_bytes * 4 // 3 + _OVERHEAD
     claimed = request.headers.get("content-length", "")
     if claimed.isdigit() and int(claimed) > limit:
@@ -34,14 +41,19 @@ async def read_body(request: Request, images: int = 1) -> bytes:
         async with asyncio.timeout(BODY_SECONDS):
             async for chunk in request.stream():
                 total += len(chunk)
+                _held += len(chunk)
                 if total > limit:
                     raise _too_large(limit)
+                if _held > HELD_BYTES:
+                    raise ProblemError("overloaded", "too many large bodies at once", {"Retry-After": "2"})
                 chunks.append(chunk)
     except TimeoutError as exc:
         detail = f"the body was not complete after {BODY_SECONDS:g} seconds"
         raise ProblemError("body_timeout", detail, {"Connection": "close"}) from exc
     except ClientDisconnect as exc:
         raise ProblemError("invalid_request", "the client went away before the body was complete") from exc
+    finally:
+        _held -= total
     return b"".join(chunks)
 
 
@@ -70,6 +82,31 @@ async def one_image(request: Request) -> bytes:
     if not body:
         raise ProblemError("missing_image", "the body is empty; send an image, a form with `image`, or JSON base64")
     return body
+
+
+async def images(request: Request) -> list[bytes]:
+    """The images of a batch: form fields named `image`, or JSON {"images": [base64, …]}.
+
+    Raises:
+        ProblemError: none, more than CIFAKE_MAX_BATCH, a malformed body, or one of `read_body`'s.
+    """
+    body = await read_body(request, BATCH_BYTES)
+    kind, options = parse_options_header(request.headers.get("content-type"))
+    if kind == b"multipart/form-data":
+        found = [data for name, data in form_parts(body, options.get(b"boundary")) if name == "image"]
+    elif kind == b"application/json":
+        document = parse_json(body)
+        texts = document.get("images") if isinstance(document, dict) else None
+        if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
+            raise ProblemError("missing_image", 'send {"images": ["<base64>", …]}')
+        found = [decode_base64(text) for text in texts[: settings().max_batch + 1]]
+    else:
+        raise ProblemError("missing_image", "send a form with fields named `image`, or JSON with base64 `images`")
+    if not found:
+        raise ProblemError("missing_image", "the batch is empty")
+    if len(found) > settings().max_batch:
+        raise ProblemError("too_many_images", f"a batch may hold at most {settings().max_batch} images")
+    return found
 
 
 def parse_json(body: bytes) -> Any:

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from cifake_core.bundle import PARITY_TOLERANCE, Detector
-from cifake_core.errors import CifakeError, ModelError, StoreError
+from cifake_core.errors import CifakeError, ModelError, NotRegisteredError, StoreError
 from cifake_core.registry.artifacts import ModelVersion, fetch, last_good, remember, resolve
 from cifake_core.settings import settings
 from services.detector import metrics
@@ -31,10 +31,14 @@ class Served:
 
 
 class Champion:
-    """Polls the alias in a thread; `current` is what requests use, `problem` why it may not be the newest."""
+    """Polls the alias in a thread; `current` is what requests use, `problem` why it may not be the newest.
+
+    `named` is what the alias named when last seen.
+    """
 
     def __init__(self) -> None:
         self.current: Served | None = None
+        self.named: ModelVersion | None = None
         self.problem: str | None = None
         self.checked: datetime | None = None
         self._stop = threading.Event()
@@ -57,25 +61,34 @@ class Champion:
     def check(self) -> None:
         """Look at the alias once: load and verify what it names beside the current model, then swap."""
         version: ModelVersion | None = None
+        answered = True
         try:
-            version = resolve("champion")
+            version = self.named = resolve("champion")
             if self.current is None or _key(version) != _key(self.current.version):
                 folder = fetch(version)
                 self._swap(version, folder, from_cache=False)
             self.problem = None
+        except NotRegisteredError as exc:
+            self._failed(str(exc), None)
         except CifakeError as exc:
+            answered = version is not None
             self._failed(str(exc), version)
         except Exception as exc:
+            answered = version is not None
             logger.exception("looking at the champion failed")
             self._failed(f"{type(exc).__name__}: {exc}", version)
         self.checked = datetime.now(UTC)
+        metrics.registry_reachable.set(answered)
+        metrics.ready.set(self.current is not None)
+        if self.named is not None and self.current is not None:
+            metrics.model_is_champion.set(_key(self.named) == _key(self.current.version))
 
     def _failed(self, why: str, version: ModelVersion | None) -> None:
         if why != self.problem:
             logger.warning("keeping the model that is loaded: %s", why)
         self.problem = why
         if version is not None:
-            metrics.model_swaps_total.labels("refused").inc()
+            metrics.model_swaps_total.labels("failed").inc()
         if self.current is None:
             self._load_last_good()
 

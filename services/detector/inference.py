@@ -2,32 +2,41 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
+from datetime import UTC, datetime
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
+from cifake_core.client import answers
 from cifake_core.client.answers import ExplainOptions
 from cifake_core.errors import ImageRejectedError
-from cifake_core.explain import explainer, overlay
+from cifake_core.explain import explainer, faithfulness, overlay
 from cifake_core.images import codec
 from cifake_core.settings import LABELS
 from services.detector import metrics, problems
 from services.detector.champion import Served
+from services.detector.problems import ProblemError
 
 
-@dataclass(frozen=True)
-class Verdict:
-    """One image's score by one model."""
+class Scored(NamedTuple):
+    """One image and its score: `pixels` (S, S, 3) uint8 are what the model saw."""
 
-    label: str
-    probability_real: float
     image: codec.Normalised
     pixels: np.ndarray
+    probability_real: float
+
+
+class Explained(NamedTuple):
+    """A heatmap (S, S) in 0…1, the label it speaks for, and the blocks it came from."""
+
+    scored: Scored
+    heatmap: np.ndarray
+    target: Literal["REAL", "FAKE"]
+    blocks: list[str]
 
 
 def prepare(data: bytes, size: int) -> tuple[codec.Normalised, np.ndarray]:
-    """Decode and normalise an image as training did: what it was, and pixels (1, size, size, 3) uint8.
+    """Decode and normalise an image as training did: what it was, and pixels (size, size, 3) uint8.
 
     Raises:
         ProblemError: the image was refused.
@@ -39,57 +48,53 @@ def prepare(data: bytes, size: int) -> tuple[codec.Normalised, np.ndarray]:
             metrics.rejected_images_total.labels(exc.reason).inc()
             raise problems.of_image(exc) from exc
     with metrics.stage("preprocess"):
-        return image, np.ascontiguousarray(codec.resize(image.pixels, size)[None])
+        return image, codec.resize(image.pixels, size)
 
 
-def classify(served: Served, data: bytes) -> Verdict:
+def score(served: Served, pixels: np.ndarray) -> list[float]:
+    """P(REAL) of images (N, S, S, 3) uint8, counted as predictions."""
+    with metrics.stage("model"):
+        probabilities = served.detector.score(pixels)[1].tolist()
+    version = str(served.version.version)
+    for probability in probabilities:
+        metrics.predictions_total.labels(served.detector.label(probability), version).inc()
+        metrics.probability_real.observe(probability)
+    return probabilities
+
+
+def classified(served: Served, data: bytes) -> answers.Classification:
     """The verdict on one image.
 
     Raises:
         ProblemError: the image was refused.
     """
-    image, pixels = prepare(data, served.detector.info.image_size)
-    with metrics.stage("model"):
-        probability = float(served.detector.score(pixels)[1][0])
-    label = served.detector.label(probability)
-    metrics.predictions_total.labels(label, str(served.version.version)).inc()
-    metrics.probability_real.observe(probability)
-    return Verdict(label, probability, image, pixels[0])
+    scored = _scored(served, data)
+    return answers.Classification(**_verdict(served, scored), model=model(served))
 
 
-def answer(served: Served, verdict: Verdict) -> dict[str, Any]:
-    """The verdict as `answers.Classification`, without latency and request id."""
-    info, image = served.detector.info, verdict.image
-    return {
-        "label": verdict.label,
-        "probability_real": round(verdict.probability_real, 6),
-        "threshold": info.threshold,
-        "unsure": info.unsure,
-        "model": model(served),
-        "image": {
-            "format": image.format,
-            "width": image.width,
-            "height": image.height,
-            "resized": image.resized,
-            "reencoded": image.reencoded,
-        },
-        "warnings": [],
-    }
+def classified_batch(served: Served, images: list[bytes]) -> answers.Batch:
+    """The verdicts on several images; a refused one gets its problem instead."""
+    size = served.detector.info.image_size
+    prepared: list[tuple[codec.Normalised, np.ndarray] | ProblemError] = []
+    for data in images:
+        try:
+            prepared.append(prepare(data, size))
+        except ProblemError as exc:
+            prepared.append(exc)
+    good = [each for each in prepared if not isinstance(each, ProblemError)]
+    scores = iter(score(served, np.stack([pixels for _, pixels in good])) if good else [])
+    results = []
+    for each in prepared:
+        if isinstance(each, ProblemError):
+            results.append(answers.BatchItem(problem=problems.problem(each.code, each.detail)))
+        else:
+            verdict = answers.Verdict(**_verdict(served, Scored(*each, next(scores))))
+            results.append(answers.BatchItem(verdict=verdict))
+    return answers.Batch(results=results, model=model(served))
 
 
-def model(served: Served) -> dict[str, Any]:
-    """The model as `answers.Model`."""
-    version = served.version
-    return {
-        "name": version.name,
-        "version": version.version,
-        "dataset_version": version.dataset_version,
-        "topology": served.detector.info.topology,
-    }
-
-
-def explain(served: Served, data: bytes, options: ExplainOptions) -> tuple[Verdict, np.ndarray, str, list[str]]:
-    """The verdict, its heatmap (S, S) in 0…1, the label the heatmap speaks for, and the blocks it came from.
+def explain(served: Served, data: bytes, options: ExplainOptions) -> Explained:
+    """An image's heatmap.
 
     Raises:
         ProblemError: the image was refused, or an option does not fit the model.
@@ -98,24 +103,23 @@ def explain(served: Served, data: bytes, options: ExplainOptions) -> tuple[Verdi
     try:
         blocks = explainer.choose_blocks([block.name for block in info.blocks], options.block)
     except ValueError as exc:
-        raise problems.ProblemError("invalid_request", f"block: {exc}") from exc
-    verdict = classify(served, data)
-    target = (
-        explainer.predicted(verdict.probability_real, info.threshold)
-        if options.target == "predicted"
-        else options.target
-    )
+        raise ProblemError("invalid_request", f"block: {exc}") from exc
+    scored = _scored(served, data)
+    if options.target == "predicted":
+        target = explainer.predicted(scored.probability_real, info.threshold)
+    else:
+        target = options.target
     with metrics.stage("explain"):
         heatmap = explainer.heatmaps(
             served.detector,
-            verdict.pixels[None],
+            scored.pixels[None],
             method=options.method,
             blocks=blocks,
             target=np.array([LABELS.index(target)]),
             guided=options.guided,
         )[0]
     metrics.explanations_total.labels(options.method).inc()
-    return verdict, heatmap, target, blocks
+    return Explained(scored, heatmap, target, blocks)
 
 
 def picture(served: Served, data: bytes, options: ExplainOptions) -> bytes:
@@ -124,14 +128,98 @@ def picture(served: Served, data: bytes, options: ExplainOptions) -> bytes:
     Raises:
         ProblemError: as `explain`.
     """
-    verdict, heatmap, target, blocks = explain(served, data, options)
-    caption = explainer.caption(verdict.label, verdict.probability_real, options.method, blocks, target)
+    scored, heatmap, target, blocks = explain(served, data, options)
+    label = served.detector.label(scored.probability_real)
+    caption = explainer.caption(label, scored.probability_real, options.method, blocks, target)
+    size, colours, alpha = options.size, options.colormap, options.alpha
     with metrics.stage("encode"):
-        return overlay.strip(
-            verdict.pixels,
-            heatmap,
-            caption,
-            size=options.size,
-            colormap=options.colormap,
-            alpha=options.alpha,
+        return overlay.strip(scored.pixels, heatmap, caption, size=size, colormap=colours, alpha=alpha)
+
+
+def heatmap(served: Served, data: bytes, options: ExplainOptions) -> answers.HeatmapAnswer:
+    """The heatmap as numbers, and how faithful it is.
+
+    Raises:
+        ProblemError: as `explain`.
+    """
+    scored, heat, target, blocks = explain(served, data, options)
+    with metrics.stage("explain"):
+        measured = faithfulness.insertion_deletion(
+            served.detector.score, scored.pixels[None], heat[None], np.array([LABELS.index(target)])
         )
+    faithful = float(measured.insertion[0] - measured.deletion[0])
+    metrics.explanation_faithfulness.labels(options.method).observe(faithful)
+    return answers.HeatmapAnswer(
+        **_verdict(served, scored),
+        model=model(served),
+        method=options.method,
+        blocks=blocks,
+        target=target,
+        heatmap=np.round(heat.astype(float), 4).tolist(),
+        faithfulness=round(faithful, 4),
+    )
+
+
+def model(served: Served) -> answers.Model:
+    """The model that answers."""
+    version = served.version
+    return answers.Model(
+        name=version.name,
+        version=version.version,
+        dataset_version=version.dataset_version,
+        topology=served.detector.info.topology,
+    )
+
+
+def card(served: Served) -> answers.ModelCard:
+    """What the model says of itself."""
+    info, version = served.detector.info, served.version
+    return answers.ModelCard(
+        model=model(served),
+        image_size=info.image_size,
+        parameters=info.parameters,
+        threshold=info.threshold,
+        unsure=info.unsure,
+        blocks=[answers.Block(**block.model_dump()) for block in info.blocks],
+        methods=list(explainer.METHODS),
+        colormaps=list(overlay.COLORMAPS),
+        run_id=version.run_id or None,
+        created=datetime.fromtimestamp(version.created, UTC) if version.created else None,
+    )
+
+
+def _scored(served: Served, data: bytes) -> Scored:
+    image, pixels = prepare(data, served.detector.info.image_size)
+    return Scored(image, pixels, score(served, np.ascontiguousarray(pixels[None]))[0])
+
+
+def _verdict(served: Served, scored: Scored) -> dict[str, Any]:
+    info, image = served.detector.info, scored.image
+    return {
+        "label": served.detector.label(scored.probability_real),
+        "probability_real": round(scored.probability_real, 6),
+        "threshold": info.threshold,
+        "unsure": info.unsure,
+        "image": answers.Image(
+            format=image.format,
+            width=image.width,
+            height=image.height,
+            resized=image.resized,
+            reencoded=image.reencoded,
+        ),
+        "warnings": _warnings(image),
+    }
+
+
+def _warnings(image: codec.Normalised) -> list[str]:
+    found = []
+    if min(image.width, image.height) > 2 * codec.SIZE:
+        found.append(
+            f"shrunk from {image.width}×{image.height}: the model has learnt from images of "
+            f"{codec.SIZE}×{codec.SIZE} pixels, and shrinking hides what generators leave behind"
+        )
+    elif min(image.width, image.height) < codec.SIZE:
+        found.append(f"enlarged from {image.width}×{image.height}: there is less in it than the model knows")
+    if max(image.width, image.height) > 1.5 * min(image.width, image.height):
+        found.append("only the square in the middle was looked at")
+    return found

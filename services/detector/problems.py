@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import json
-from typing import Any, Literal
-
-from pydantic import BaseModel, Field
 from starlette.responses import Response
 
+from cifake_core.client.answers import Problem
 from cifake_core.errors import ImageRejectedError
 
 MEDIA_TYPE = "application/problem+json"
@@ -20,7 +17,7 @@ CODES: dict[str, tuple[int, str]] = {
     "too_many_pixels": (422, "The image has too many pixels"),
     "too_many_frames": (422, "The image is an animation"),
     "corrupt": (422, "The image data is damaged"),
-    "decode_timeout": (422, "The image took too long to decode"),
+    "too_many_scans": (422, "The image would take too long to decode"),
     "missing_image": (422, "No image in the request"),
     "invalid_request": (422, "The request is not valid"),
     "too_many_images": (413, "Too many images in one request"),
@@ -33,18 +30,6 @@ CODES: dict[str, tuple[int, str]] = {
     "method_not_allowed": (405, "This method is not allowed here"),
     "internal": (500, "Something went wrong inside the service"),
 }
-Code = Literal[tuple(CODES)]  # type: ignore[valid-type]
-
-
-class Problem(BaseModel):
-    """An error's body (RFC 9457): https://www.rfc-editor.org/rfc/rfc9457."""
-
-    type: str = Field(examples=["urn:cifake:problem:unsupported_format"])
-    title: str = Field(examples=["Not a JPEG, PNG or WebP image"])
-    status: int = Field(examples=[415])
-    detail: str = Field(examples=["not a readable JPEG, PNG or WebP image"])
-    code: str = Field(description="Stable, for programs.", examples=["unsupported_format"])
-    request_id: str | None = None
 
 
 class ProblemError(Exception):
@@ -57,22 +42,16 @@ class ProblemError(Exception):
         self.headers = headers or {}
 
 
-def body(code: str, detail: str, request_id: str | None = None) -> dict[str, Any]:
-    """The problem's JSON object."""
+def problem(code: str, detail: str, request_id: str | None = None) -> Problem:
+    """The problem's document."""
     status, title = CODES[code]
-    return {
-        "type": f"urn:cifake:problem:{code}",
-        "title": title,
-        "status": status,
-        "detail": detail,
-        "code": code,
-        "request_id": request_id,
-    }
+    kind = f"urn:cifake:problem:{code}"
+    return Problem(type=kind, title=title, status=status, detail=detail, code=code, request_id=request_id)
 
 
 def response(code: str, detail: str, request_id: str | None = None, headers: dict[str, str] | None = None) -> Response:
     """The problem as an HTTP answer."""
-    content = json.dumps(body(code, detail, request_id))
+    content = problem(code, detail, request_id).model_dump_json()
     return Response(content, CODES[code][0], headers, MEDIA_TYPE)
 
 

@@ -9,14 +9,16 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import httpx
+import mlflow
 import numpy as np
 import pytest
 from PIL import Image
 
+from tests.conftest import MlflowServer
 from tests.tiny_bundle import write_tiny_bundle
 
 CHECKOUT = Path(__file__).resolve().parents[2]
@@ -87,55 +89,42 @@ def start(command: list[str], url: str, log: Path, env: dict[str, str], ready: s
     return process
 
 
+def metric(service: Process, name: str) -> float | None:
+    """The value of one series, named with its labels as the service writes it."""
+    lines = (line.rpartition(" ") for line in service.get("/metrics").text.splitlines())
+    return next((float(value) for series, _, value in lines if series == name), None)
+
+
 @dataclass
 class Registry:
     """A running MLflow server, and what a training run would have put there."""
 
-    server: Process
+    server: MlflowServer
     folder: Path
-    versions: dict[int, int] = field(default_factory=dict)
 
-    def register(self, seed: int, damage: str = "") -> int:
-        """Register the tiny bundle of a seed; returns its version. `damage` names a file to overwrite in it."""
-        import mlflow
-
-        bundle = write_tiny_bundle(self.folder / f"{seed}{damage}" / "detector", seed)
+    def register(self, seed: int, damage: str = "", **tags: str) -> int:
+        """Register the tiny bundle of a seed; returns its version. `damage` names an artefact to spoil afterwards."""
+        bundle = write_tiny_bundle(self.folder / str(seed), seed, f"{seed:016x}")
+        version = self.server.register(bundle, **tags)
         if damage:
-            (bundle / damage).write_bytes(b"not what it was")
-        api = mlflow.MlflowClient(self.server.url)
-        run = api.create_run("0")
-        api.log_artifacts(run.info.run_id, str(bundle), "detector")
-        api.set_terminated(run.info.run_id)
-        if not api.search_registered_models("name='cifake-detector'"):
-            api.create_registered_model("cifake-detector")
-        source = f"runs:/{run.info.run_id}/detector"
-        made = api.create_model_version(
-            "cifake-detector", source, run.info.run_id, tags={"dataset_version": f"{seed:016x}"}
-        )
-        return int(made.version)
+            run = mlflow.MlflowClient(self.server.url).get_model_version("cifake-detector", str(version)).run_id
+            (artefact,) = self.server.folder.glob(f"artifacts/*/{run}/artifacts/detector/{damage}")
+            artefact.write_bytes(b"not what it was")
+        return version
 
     def promote(self, version: int) -> None:
-        import mlflow
-
         mlflow.MlflowClient(self.server.url).set_registered_model_alias("cifake-detector", "champion", str(version))
 
 
 @pytest.fixture(scope="session")
 def registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Registry]:
     """MLflow with one champion: version 1, the tiny bundle of seed 0."""
-    folder = tmp_path_factory.mktemp("mlflow")
-    port = free_port()
-    command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
-    command += ["--backend-store-uri", f"sqlite:///{folder}/mlflow.db", "--no-serve-artifacts"]
-    command += ["--default-artifact-root", f"file://{folder}/artifacts"]
-    env = {**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
-    server = start(command, f"http://127.0.0.1:{port}", folder / "server.log", env, "/health", 180)
-    made = Registry(server, folder)
+    made = Registry(MlflowServer.start(tmp_path_factory.mktemp("mlflow")), tmp_path_factory.mktemp("bundles"))
     try:
-        made.promote(made.register(0))
+        made.promote(made.register(0, decision="promoted"))
         yield made
     finally:
-        server.stop()
+        made.server.stop()
 
 
 @pytest.fixture(scope="session")

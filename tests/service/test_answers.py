@@ -18,7 +18,7 @@ from tests.service.conftest import Process, Registry
 
 @pytest.fixture(scope="module")
 def expected(registry: Registry, photo: bytes) -> float:
-    detector = Detector(registry.folder / "0" / "detector", threads=1)
+    detector = Detector(registry.folder / "0", threads=1)
     return float(detector.score(codec.normalise(photo).pixels[None])[1][0])
 
 

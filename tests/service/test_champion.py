@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from tests.service.conftest import Process, Registry, wait_for
+from tests.service.conftest import Process, Registry, metric, wait_for
 
 
 def _version(service: Process) -> int:
@@ -65,7 +65,8 @@ def test_a_damaged_version_is_refused_and_the_old_one_stays(registry: Registry, 
     assert status["ready"]
     assert status["model"]["version"] == 1
     assert following.get("/readyz").status_code == 200
-    assert 'cifake_model_swaps_total{outcome="refused"}' in following.get("/metrics").text
+    assert metric(following, 'cifake_model_swaps_total{outcome="failed"}') > 0
+    assert metric(following, "cifake_model_is_champion") == 0
 
 
 def test_the_last_good_model_serves_when_mlflow_is_down(

@@ -1,0 +1,90 @@
+"""Around every request: an id, security headers, metrics, one log line, and no exception that gets past."""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+import time
+import uuid
+from collections.abc import Awaitable, Callable, Collection, MutableMapping
+from typing import Any
+
+from services.detector import metrics, problems
+
+logger = logging.getLogger("bentoml.cifake.requests")
+
+Scope = MutableMapping[str, Any]
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+App = Callable[[Scope, Receive, Send], Awaitable[None]]
+
+_ID = re.compile(rb"[A-Za-z0-9._-]{8,64}")
+# The page loads nothing from elsewhere; its heatmaps are blob: URLs of its own.
+HEADERS = [
+    (b"x-content-type-options", b"nosniff"),
+    (b"x-frame-options", b"DENY"),
+    (b"referrer-policy", b"no-referrer"),
+    (b"cross-origin-resource-policy", b"same-origin"),
+    (
+        b"content-security-policy",
+        b"default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob: data:; connect-src 'self'; "
+        b"base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+    ),
+]
+
+
+class Guard:
+    """ASGI middleware.
+
+    Args:
+        app: the application inside.
+        routes: its paths; any other is counted as `other`, so that strangers cannot make metric series.
+    """
+
+    def __init__(self, app: App, routes: Collection[str]) -> None:
+        self.app = app
+        self.routes = frozenset(routes)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request."""
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        start = time.perf_counter()
+        route = scope["path"] if scope["path"] in self.routes else "other"
+        request_id = _request_id(scope)
+        scope.setdefault("state", {})["request_id"] = request_id
+        status = 0
+
+        async def answer(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                headers = [(b"x-request-id", request_id.encode()), *HEADERS]
+                message = {**message, "headers": [*message["headers"], *headers]}
+            await send(message)
+
+        try:
+            await self.app(scope, receive, answer)
+        except Exception:
+            logger.exception("request %s failed", request_id)
+            if not status:
+                detail = "the service's log has more under this request id"
+                await problems.response("internal", detail, request_id)(scope, receive, answer)
+        finally:
+            seconds = time.perf_counter() - start
+            metrics.requests_total.labels(route, str(status or 499)).inc()
+            metrics.request_seconds.labels(route).observe(seconds)
+            if logger.isEnabledFor(logging.INFO):
+                entry = {"request_id": request_id, "method": scope["method"], "route": route, "status": status}
+                logger.info("%s", json.dumps({**entry, "ms": round(seconds * 1000, 2)}))
+
+
+def _request_id(scope: Scope) -> str:
+    """The caller's own id when it is harmless, else a new one."""
+    for name, value in scope["headers"]:
+        if name == b"x-request-id" and _ID.fullmatch(value):
+            return str(value.decode())
+    return uuid.uuid4().hex

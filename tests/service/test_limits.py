@@ -1,0 +1,90 @@
+"""No request, and no number of them, hurts the service."""
+
+from __future__ import annotations
+
+import re
+import threading
+from collections.abc import Callable
+
+import httpx
+import pytest
+
+from cifake_core.client.answers import Batch, Classification, HeatmapAnswer, ModelCard, Problem
+from tests.service.conftest import Process, Registry
+
+
+def test_a_batch_answers_each_image_on_its_own(service: Process, photo: bytes) -> None:
+    parts = [("image", photo), ("image", b"not an image"), ("image", photo)]
+    batch = Batch.model_validate_json(service.post("/classify_batch", files=parts).content)
+    alone = Classification.model_validate_json(service.post("/classify", content=photo).content)
+    first, second, third = batch.results
+    assert first.verdict == third.verdict
+    assert first.verdict.probability_real == pytest.approx(alone.probability_real, abs=1e-5)
+    assert second.verdict is None
+    assert second.problem.code == "unsupported_format"
+
+
+def test_a_batch_with_too_many_images_is_refused(service: Process) -> None:
+    answer = service.post("/classify_batch", files=[("image", b"x")] * 65)
+    assert answer.status_code == 413
+    assert Problem.model_validate_json(answer.content).code == "too_many_images"
+
+
+def test_explain_map_tells_the_map_and_its_faithfulness(service: Process, photo: bytes) -> None:
+    answer = service.post("/explain_map", content=photo, params={"method": "hirescam", "target": "FAKE"})
+    heatmap = HeatmapAnswer.model_validate_json(answer.content)
+    assert (heatmap.method, heatmap.target, heatmap.blocks) == ("hirescam", "FAKE", ["block2"])
+    assert len(heatmap.heatmap) == len(heatmap.heatmap[0]) == 32
+    assert -1 <= heatmap.faithfulness <= 1
+
+
+def test_the_model_card_names_blocks_and_methods(service: Process) -> None:
+    card = ModelCard.model_validate_json(service.get("/model").content)
+    assert [block.name for block in card.blocks] == ["block1", "block2"]
+    assert "gradcam" in card.methods
+    assert card.created is not None
+
+
+def test_a_shrunk_image_carries_a_warning(service: Process, photo: bytes) -> None:
+    import numpy as np
+
+    from tests.service.conftest import encoded
+
+    large = encoded(np.zeros((200, 300, 3), np.uint8), "PNG")
+    warnings = service.post("/classify", content=large).json()["warnings"]
+    assert any("300×200" in warning for warning in warnings)
+    assert not service.post("/classify", content=photo).json()["warnings"]
+
+
+def test_answers_carry_an_id_and_security_headers(service: Process, photo: bytes) -> None:
+    answer = service.post("/classify", content=photo)
+    assert re.fullmatch("[0-9a-f]{32}", answer.headers["x-request-id"])
+    assert answer.json()["request_id"] == answer.headers["x-request-id"]
+    assert answer.headers["x-content-type-options"] == "nosniff"
+    assert "access-control-allow-origin" not in answer.headers
+    kept = service.post("/classify", content=b"x", headers={"X-Request-ID": "trace-0123456789"})
+    assert kept.headers["x-request-id"] == kept.json()["request_id"] == "trace-0123456789"
+    assert service.get("/status", headers={"X-Request-ID": "a b\tc{}"}).headers["x-request-id"] != "a b\tc{}"
+
+
+def test_more_than_it_can_hold_is_refused_at_once_and_then_it_recovers(
+    registry: Registry, start_service: Callable[..., Process], photo: bytes
+) -> None:
+    service = start_service(registry.server.url, CIFAKE_SERVICE_SLOTS="1", CIFAKE_SERVICE_QUEUE="1")
+    answers: list[httpx.Response] = []
+
+    def ask() -> None:
+        slow = {"method": "smooth-gradcam"}
+        answers.extend(service.post("/explain", content=photo, params=slow) for _ in range(5))
+
+    asking = [threading.Thread(target=ask) for _ in range(12)]
+    for thread in asking:
+        thread.start()
+    for thread in asking:
+        thread.join()
+    assert {answer.status_code for answer in answers} == {200, 503}
+    refused = next(answer for answer in answers if answer.status_code == 503)
+    assert refused.json()["code"] == "overloaded"
+    assert refused.headers["retry-after"] == "1"
+    assert service.post("/classify", content=photo).status_code == 200
+    service.stop()
