@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from cifake_core.errors import DatasetError, ImageRejectedError
-from cifake_core.evaluation.slices import apply, slices
+from cifake_core.evaluation.slices import Slice, apply, slices
 from cifake_core.settings import FAKE, settings
 from cifake_core.storage import Store
 from cifake_core.verb import progress
@@ -40,6 +40,14 @@ class TestSet:
     generators: list[str | None]
     notes: list[str] = field(default_factory=list)
     tiles: Tiles | None = None
+    _damaged: dict[str, np.ndarray] = field(default_factory=dict, repr=False)
+
+    def pixels(self, part: Slice) -> np.ndarray:
+        """A slice's images; damaged ones are kept, for the next model to be scored on."""
+        kept = self._damaged.get(part.name)
+        if kept is None or len(kept) != len(part.rows):
+            kept = self._damaged[part.name] = apply(self.images[part.rows], part.steps)
+        return kept
 
 
 @dataclass(frozen=True)
@@ -126,7 +134,7 @@ def score_slices(score: Score, testset: TestSet, threshold: float = 0.5, damage_
     out = {WHOLE: whole}
     named = list(slices(testset.classes, testset.generators, damage_rows))
     for part in progress(named, "scoring slices", unit="slice"):
-        damaged = score(apply(testset.images[part.rows], part.steps)) if part.steps else whole.scores[part.rows]
+        damaged = score(testset.pixels(part)) if part.steps else whole.scores[part.rows]
         out[part.name] = Scored(whole.labels[part.rows], damaged, threshold)
     if tiles := testset.tiles:
         scores = score(tiles.images)
