@@ -117,7 +117,7 @@ def _convert(model: keras.Model, layers: Mapping[str, str]) -> onnx.ModelProto:
     signature = tf.TensorSpec([None, *model.input_shape[1:]], tf.uint8, name="images")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        logging.getLogger("tf2onnx").setLevel(logging.ERROR)
+        logging.getLogger("tf2onnx").setLevel(logging.CRITICAL)  # what it cannot convert is named below
         import tf2onnx
 
         try:
@@ -131,12 +131,34 @@ def _convert(model: keras.Model, layers: Mapping[str, str]) -> onnx.ModelProto:
     for value in (*graph.graph.input, *graph.graph.output):
         value.name = names.get(value.name, value.name)
         value.type.tensor_type.shape.dim[0].dim_param = "N"
+    _replace_erfc(graph.graph)
+    for node in graph.graph.node:
+        if not node.domain and not onnx.defs.has(node.op_type):
+            raise ModelError(f"{model.name} does not convert to ONNX: no counterpart of {node.op_type} ({node.name})")
     graph.doc_string = f"{model.name}: {', '.join(layers)}"
     return graph
 
 
+def _replace_erfc(graph: onnx.GraphProto) -> None:
+    """Write erfc as 1 - erf: TensorFlow's exact GELU uses it, ONNX has none, and tf2onnx passes it through."""
+    if not any(node.op_type == "Erfc" for node in graph.node):
+        return
+    graph.initializer.append(onnx.numpy_helper.from_array(np.ones((), np.float32), "erfc/one"))
+    nodes = list(graph.node)
+    del graph.node[:]
+    for node in nodes:
+        if node.op_type == "Erfc":
+            graph.node.append(onnx.helper.make_node("Erf", node.input, [f"{node.output[0]}/erf"]))
+            node = onnx.helper.make_node("Sub", ["erfc/one", f"{node.output[0]}/erf"], node.output, name=node.name)
+        graph.node.append(node)
+
+
 def keras_outputs(model: keras.Model, images: np.ndarray) -> dict[str, np.ndarray]:
-    """What Keras and `tf.GradientTape` give for images (K, S, S, 3): every output of both graphs, by name."""
+    """What Keras and `tf.GradientTape` give for images (K, S, S, 3): every output of both graphs, by name.
+
+    Raises:
+        ModelError: a block's output does not reach the logit.
+    """
     import keras
     import tensorflow as tf
 
@@ -150,6 +172,8 @@ def keras_outputs(model: keras.Model, images: np.ndarray) -> dict[str, np.ndarra
     gradients = tape.gradient(outputs["logit"], [outputs[name] for name in blocks])
     found = {name: outputs[name].numpy()[:, 0] for name in ("logit", "probability_real")}
     for name, gradient in zip(blocks, gradients, strict=True):
+        if gradient is None:
+            raise ModelError(f"the logit of {model.name} does not depend on {name!r}; it cannot be explained")
         found |= {f"activations_{name}": outputs[name].numpy(), f"gradients_{name}": gradient.numpy()}
     return found
 

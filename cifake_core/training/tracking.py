@@ -161,7 +161,8 @@ def register(model_uri: str, run_id: str, tags: dict[str, Any]) -> int:
 def write_artifacts(folder: Path, model: keras.Model, reports: dict[str, Any]) -> None:
     """Put the paper's `CNN_model.h5`, the environment and JSON reports into an artefact folder."""
     logging.getLogger("absl").setLevel(logging.ERROR)  # Keras calls HDF5 legacy; the paper's file is one
-    model.save(str(folder / "CNN_model.h5"))
+    # Without the optimiser: writing it takes it out of the model's own configuration, so that `.keras` would lack it.
+    model.save(str(folder / "CNN_model.h5"), include_optimizer=False)
     (folder / "environment.txt").write_text(environment())
     for name, report in reports.items():
         (folder / f"{name}.json").write_text(json.dumps(report, indent=2))

@@ -1,0 +1,67 @@
+"""`cifake train`, killed between epochs and run again, ends as if nothing had happened."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import onnx
+import pytest
+
+from cifake_core.mlflow_client import client
+from cifake_core.settings import MODEL_NAME, settings
+
+CIFAKE = str(Path(sys.executable).with_name("cifake"))
+
+
+@pytest.fixture
+def command(store, make_dataset) -> list[str]:
+    version = make_dataset(store, 200, 60).version
+    options = ["--topology", "bird-lotfi", "--epochs", "12", "--batch-size", "16", "--seed", "7"]
+    return [CIFAKE, "train", "--dataset", version, *options, "--json"]
+
+
+def train(command: list[str]) -> dict:
+    done = subprocess.run(command, env=os.environ, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout.splitlines()[-1]) | {"said": done.stderr}
+
+
+def kill_after_an_epoch(command: list[str], home: Path) -> None:
+    running = subprocess.Popen(command, env=os.environ, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 300
+    while not list(home.glob("training/*/checkpoint.npz")):
+        assert running.poll() is None, "training ended before it could be killed"
+        assert time.monotonic() < deadline
+        threading.Event().wait(0.01)
+    running.send_signal(signal.SIGKILL)
+    assert running.wait(60) == -signal.SIGKILL
+
+
+def weights(run_id: str) -> list[bytes]:
+    graph = onnx.load(client().download_artifacts(run_id, "detector/score.onnx"))
+    return sorted(tensor.raw_data for tensor in graph.graph.initializer)
+
+
+def test_a_killed_training_continues_to_the_weights_of_an_undisturbed_one(command, home, monkeypatch):
+    kill_after_an_epoch(command, home)
+    settings.cache_clear()
+    assert not client().search_model_versions(f"name='{MODEL_NAME}'")
+    continued = train(command)
+    assert "continuing after epoch" in continued["said"]
+    (version,) = client().search_model_versions(f"name='{MODEL_NAME}'")
+    assert version.run_id == continued["run_id"]
+    experiment = client().get_experiment_by_name("cifake").experiment_id
+    assert [run.info.status for run in client().search_runs([experiment])] == ["FINISHED"]
+    steps = [metric.step for metric in client().get_metric_history(continued["run_id"], "loss")]
+    assert steps == list(range(1, 13))
+    assert not list((home / "training").rglob("*"))
+
+    whole = train(command)
+    assert "continuing after epoch" not in whole["said"]
+    assert whole["metrics"] == continued["metrics"]
+    assert weights(continued["run_id"]) == weights(whole["run_id"])

@@ -1,0 +1,86 @@
+import numpy as np
+import pytest
+
+from cifake_core.training.fit import CHECKPOINT, Arrays, fit
+from cifake_core.training.options import Options, fingerprint
+
+OPTIONS = Options(topology="bird-lotfi", epochs=3, batch_size=8, seed=3)
+
+
+def same_weights(one, other) -> bool:
+    return all(np.array_equal(a, b) for a, b in zip(one.get_weights(), other.get_weights(), strict=True))
+
+
+def without_time(history: list[dict]) -> list[dict]:
+    return [{name: value for name, value in epoch.items() if name != "seconds"} for epoch in history]
+
+
+@pytest.fixture(scope="module")
+def whole(rows):
+    return fit(OPTIONS, rows, rows)
+
+
+def test_the_same_seed_gives_the_same_weights_and_another_seed_others(rows, whole):
+    again, other = fit(OPTIONS, rows, rows), fit(OPTIONS.model_copy(update={"seed": 4}), rows, rows)
+    assert same_weights(whole.model, again.model)
+    assert without_time(whole.history) == without_time(again.history)
+    assert not same_weights(whole.model, other.model)
+
+
+@pytest.mark.parametrize("after", [1, 2])
+def test_an_interrupted_training_continues_to_the_same_weights(rows, whole, tmp_path, after):
+    def interrupt(history):
+        if len(history) == after:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        fit(OPTIONS, rows, rows, folder=tmp_path, on_epoch=interrupt)
+    epochs = []
+    continued = fit(OPTIONS, rows, rows, folder=tmp_path, on_epoch=lambda history: epochs.append(len(history)))
+    assert epochs == list(range(after + 1, 4))
+    assert same_weights(whole.model, continued.model)
+    assert without_time(whole.history) == without_time(continued.history)
+    assert [file.name for file in tmp_path.iterdir()] == [CHECKPOINT]
+
+
+def test_a_history_has_every_figure_of_both_splits_per_epoch(rows, whole):
+    names = {"loss", "accuracy", "precision", "recall", "f1"}
+    assert len(whole.history) == 3
+    for epoch in whole.history:
+        assert epoch.keys() == names | {f"val_{name}" for name in names} | {"seconds"}
+        assert all(0 <= epoch[name] <= 1 for name in epoch if name.removeprefix("val_") in names - {"loss"})
+
+
+def test_figures_of_validation_are_of_the_positive_label_real(rows, whole):
+    answers = whole.model(rows.images).numpy()[:, 0] > 0.5
+    last = whole.history[-1]
+    assert last["val_accuracy"] == pytest.approx((answers == rows.labels).mean())
+    assert last["val_recall"] == pytest.approx(answers[rows.labels == 1].mean())
+
+
+def test_training_learns_what_can_be_learnt():
+    rng = np.random.default_rng(0)
+    labels = np.arange(256) % 2
+    images = rng.integers(0, 128, (256, 32, 32, 3), np.uint8)
+    images[labels == 1] += 100
+    learnt = fit(Options(topology="bird-lotfi", epochs=4, batch_size=16), Arrays(images, labels))
+    assert learnt.history[-1]["accuracy"] > 0.95
+
+
+def test_a_network_at_224_pixels_takes_the_same_images(rows):
+    learnt = fit(
+        Options(topology="bird-lotfi", epochs=1, batch_size=8, image_size=224), Arrays(rows.images[:8], rows.labels[:8])
+    )
+    assert learnt.model.count_params() == 6_432_801
+    assert learnt.model(rows.images[:2]).shape == (2, 1)
+
+
+def test_a_training_is_named_by_options_dataset_and_tracking_server():
+    names = {
+        fingerprint(OPTIONS, "v1", "sqlite:///a"),
+        fingerprint(OPTIONS, "v2", "sqlite:///a"),
+        fingerprint(OPTIONS, "v1", "sqlite:///b"),
+        fingerprint(OPTIONS.model_copy(update={"epochs": 4}), "v1", "sqlite:///a"),
+    }
+    assert len(names) == 4
+    assert fingerprint(OPTIONS.model_copy(), "v1", "sqlite:///a") in names

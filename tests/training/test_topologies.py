@@ -1,0 +1,36 @@
+import numpy as np
+import pytest
+
+from cifake_core.errors import ConfigurationError
+from cifake_core.training import topologies
+
+
+@pytest.mark.parametrize(
+    ("name", "size", "parameters"),
+    [("seed", 32, 159_041), ("bird-lotfi", 32, 141_345), ("seed", 224, 11_169_089), ("bird-lotfi", 224, 6_432_801)],
+)
+def test_the_papers_networks_have_the_papers_numbers_of_weights(name, size, parameters):
+    assert topologies.build(name, size).count_params() == parameters
+
+
+@pytest.mark.parametrize("name", topologies.names())
+def test_every_topology_scores_pixels_and_names_what_can_be_explained(name, rows):
+    model = topologies.build(name)
+    probabilities = np.asarray(model(rows.images[:4]))
+    assert probabilities.shape == (4, 1)
+    assert ((probabilities > 0) & (probabilities < 1)).all()
+    np.testing.assert_array_equal(probabilities, np.asarray(model(rows.images[:4].astype(np.float32))))
+    names = topologies.blocks(model)
+    assert names == [f"block{number}" for number in range(1, len(names) + 1)]
+    assert names
+    assert all(len(model.get_layer(name).output.shape) == 4 for name in names)
+
+
+def test_an_unknown_topology_is_refused_with_the_known_ones():
+    with pytest.raises(ConfigurationError, match=r"no topology 'vgg'; known: .*bird-lotfi.*seed"):
+        topologies.build("vgg")
+
+
+def test_an_image_size_too_small_for_a_topology_is_refused():
+    with pytest.raises(ConfigurationError, match="'seed' does not fit 8×8 images"):
+        topologies.build("seed", 8)

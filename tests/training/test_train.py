@@ -1,0 +1,182 @@
+"""`cifake train` as users meet it: one run in MLflow, one model version, the same again on the same input."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from cifake_core import bundle
+from cifake_core.errors import ConfigurationError, DatasetError, ModelError
+from cifake_core.images import dataset
+from cifake_core.mlflow_client import client
+from cifake_core.registry import artifacts
+from cifake_core.settings import MODEL_NAME, settings
+from cifake_core.storage import Store
+from cifake_core.training import topologies
+from cifake_core.training.fit import Arrays
+from cifake_core.training.options import Options, fingerprint
+from cifake_core.training.train import train
+
+CIFAKE = str(Path(sys.executable).with_name("cifake"))
+OPTIONS = Options(topology="bird-lotfi", epochs=2, batch_size=16, seed=5)
+
+
+@pytest.fixture(scope="module")
+def trained_home(make_dataset, tmp_path_factory):
+    """A home with a dataset version and one training of it: (home, manifest, what `train` returned)."""
+    folder = tmp_path_factory.mktemp("home")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("CIFAKE_HOME", str(folder))
+        settings.cache_clear()
+        manifest = make_dataset(Store(), 200, 100)
+        yield folder, manifest, train(Store(), manifest.version, OPTIONS)
+
+
+@pytest.fixture
+def trained(trained_home, home, monkeypatch):
+    monkeypatch.setenv("CIFAKE_HOME", str(trained_home[0]))
+    settings.cache_clear()
+    return trained_home
+
+
+def versions() -> list[int]:
+    return sorted(int(found.version) for found in client().search_model_versions(f"name='{MODEL_NAME}'"))
+
+
+def test_a_training_becomes_a_model_version_without_alias(trained):
+    _, manifest, result = trained
+    version = artifacts.resolve(str(result.model_version))
+    assert (version.run_id, version.dataset_version, list(version.aliases)) == (result.run_id, manifest.version, [])
+    assert version.tags["topology"] == "bird-lotfi"
+    assert float(version.tags["accuracy"]) == result.metrics["accuracy"]
+    detector = bundle.Detector(artifacts.fetch(version))
+    assert (detector.info.run_id, detector.info.parameters, detector.info.seed) == (result.run_id, 141_345, 5)
+
+
+def test_the_registered_bundle_scores_the_test_split_as_reported(trained):
+    _, manifest, result = trained
+    test = Arrays(*dataset.arrays(Store(), manifest, "test"))
+    detector = bundle.Detector(artifacts.fetch(artifacts.resolve(str(result.model_version))))
+    answers = detector.probability_real(test.images) >= 0.5
+    assert result.metrics["accuracy"] == pytest.approx((answers == test.labels).mean())
+
+
+def test_the_run_holds_options_data_metrics_and_every_artefact(trained):
+    _, manifest, result = trained
+    run = client().get_run(result.run_id)
+    assert run.info.status == "FINISHED"
+    assert run.data.params == {k: str(v) for k, v in OPTIONS.model_dump().items()} | {
+        "dataset_version": manifest.version
+    }
+    assert [used.dataset.digest for used in run.inputs.dataset_inputs] == [manifest.version]
+    assert [m.step for m in client().get_metric_history(result.run_id, "val_f1")] == [1, 2]
+    assert run.data.metrics["test_accuracy"] == result.metrics["accuracy"]
+    found = {item.path for item in client().list_artifacts(result.run_id)}
+    assert found >= {
+        *("detector", "CNN_model.h5", "training_curves.png", "confusion_matrix.png"),
+        *("test_report.json", "history.json", "environment.txt"),
+    }
+    report = json.loads(Path(client().download_artifacts(result.run_id, "test_report.json")).read_text())
+    assert np.sum(report["all"]["confusion"]) == sum(manifest.counts["test"].values())
+    assert sum(part["rows"] for part in report["classes"].values()) == report["all"]["rows"]
+
+
+def test_the_keras_model_is_logged_with_a_signature_and_scores_as_the_bundle(trained):
+    import mlflow
+
+    _, manifest, result = trained
+    uri = f"models:/{MODEL_NAME}/{result.model_version}"
+    images = dataset.arrays(Store(), manifest, "test")[0][:4]
+    model = mlflow.keras.load_model(uri)
+    detector = bundle.Detector(artifacts.fetch(artifacts.resolve(str(result.model_version))))
+    np.testing.assert_allclose(np.asarray(model(images))[:, 0], detector.probability_real(images), atol=1e-5)
+    logged = mlflow.models.get_model_info(uri)
+    assert "uint8" in str(logged.signature.inputs)
+    assert logged.saved_input_example_info
+
+
+def test_the_same_training_again_gives_the_same_metrics_and_graphs_as_a_new_version(trained):
+    home, manifest, first = trained
+    again = train(Store(), manifest.version, OPTIONS)
+    assert again.model_version == first.model_version + 1
+    assert again.metrics == first.metrics
+    one, other = (bundle.Detector(artifacts.fetch(artifacts.resolve(str(r.model_version)))) for r in (first, again))
+    assert one.info.sha256["parity.npz"] == other.info.sha256["parity.npz"]
+    assert not list((home / "training").iterdir())
+
+
+def test_a_network_whose_graphs_disagree_is_not_registered(trained, monkeypatch):
+    import tensorflow as tf
+    from keras import layers
+
+    class OtherwiseInGraphs(layers.Layer):
+        def call(self, x):
+            return x if tf.executing_eagerly() else x * 1.001
+
+    def body(x):
+        return OtherwiseInGraphs()(layers.Flatten()(layers.Conv2D(2, 3, name="block1")(x)))
+
+    monkeypatch.setitem(topologies._TOPOLOGIES, "careless", body)
+    before = versions()
+    with pytest.raises(ModelError, match="differs from Keras by"):
+        train(Store(), trained[1].version, Options(topology="careless", epochs=1))
+    assert versions() == before
+    runs = client().search_runs([client().get_experiment_by_name("cifake").experiment_id], "tags.topology = 'careless'")
+    assert [run.info.status for run in runs] == ["FAILED"]
+
+
+def test_a_training_that_runs_already_is_not_started_twice(trained):
+    import fcntl
+
+    folder = settings().home / "training" / fingerprint(OPTIONS, trained[1].version, settings().tracking_uri)
+    folder.mkdir(parents=True)
+    with (folder / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        with pytest.raises(ConfigurationError, match="the same training runs already"):
+            train(Store(), trained[1].version, OPTIONS)
+
+
+def test_what_cannot_be_trained_is_refused_before_anything_is_written(store, home, make_dataset):
+    with pytest.raises(DatasetError, match="no dataset version 'nosuch'"):
+        train(store, "nosuch", OPTIONS)
+    with pytest.raises(ConfigurationError, match="no topology 'vgg'"):
+        train(store, "nosuch", Options(topology="vgg"))
+    untested = make_dataset(store, 100, 0)
+    with pytest.raises(DatasetError, match="no FAKE and no REAL rows in its test split"):
+        train(store, untested.version, OPTIONS)
+    assert sorted(path.name for path in home.iterdir()) == ["store"]
+
+
+def test_an_unreachable_mlflow_is_one_line_before_training_starts(store, home, make_dataset):
+    manifest = make_dataset(store, 100, 20)
+    command = [CIFAKE, "train", "--dataset", manifest.version, "--topology", "bird-lotfi"]
+    with socket.socket() as silent:  # bound, and listening to nobody
+        silent.bind(("127.0.0.1", 0))
+        nobody = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        environment = os.environ | {"MLFLOW_TRACKING_URI": nobody}
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 2
+    assert done.stderr.startswith(f"cifake train: cannot find the experiment at {nobody}: no answer")
+    assert done.stderr.count("\n") == 1
+    assert not list(home.rglob("checkpoint*"))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--learning-rate", "-1"], "cifake train: --learning-rate: Input should be greater than 0"),
+        (["--topology", "vgg"], "cifake train: no topology 'vgg'; known: bird-lotfi"),
+        (["--image-size", "4"], "Invalid value for '--image-size'"),
+    ],
+)
+def test_a_wrong_option_is_one_line_and_exit_code_2(arguments, message):
+    command = [CIFAKE, "train", "--dataset", "x", *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 2
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
