@@ -66,6 +66,10 @@ class Settings(BaseSettings):
     unseen: str | None = Field(
         default=None, description="Parquet file of tiles by generators that training never saw, for evaluation."
     )
+    generator_weights: str = Field(
+        default="", description="Folder or URL of a diffusers model's files; default: the Hugging Face hub."
+    )
+    torch_compile: bool = Field(default=False, description="Compile a diffusers model before it draws.")
     actor: str = Field(default="", description="Who decides, as the registry's history records it; default: user@host.")
     max_image_bytes: int = Field(default=10_000_000, gt=0, description="Largest encoded image accepted, in bytes.")
     max_image_pixels: int = Field(default=40_000_000, gt=0, description="Largest image accepted, in pixels.")

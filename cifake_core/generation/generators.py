@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 
@@ -51,27 +51,49 @@ class Generator:
         backend: which module runs it: `embedded` (ONNX Runtime) or `diffusers` (PyTorch).
         told: what conditions an image: its `class` or a `prompt`.
         steps, guidance: sampler steps and classifier-free guidance scale.
-        scheduler: what is recorded; for diffusers a scheduler class, or `default` for the repository's own.
-        model, revision: hub repository and commit; CIFAKE_GENERATOR_WEIGHTS replaces them by a folder or S3 prefix.
-        size: pixels a side as drawn, before the codec resizes.
+        scheduler: the sampler; for diffusers a scheduler class, put in place of the repository's own if that differs.
+        model, revision: hub repository and commit; CIFAKE_GENERATOR_WEIGHTS replaces them by a folder or URL.
         variant: which of a repository's weight files, where it has several (`fp16`).
+        dtype: precision on CUDA.
+        checked: does the model come with a safety checker? Then nothing is drawn without it.
     """
 
     name: str
-    backend: Literal["embedded"]
+    backend: Literal["embedded", "diffusers"]
     told: Literal["class", "prompt"]
     steps: int
     guidance: float
-    scheduler: str = "default"
+    scheduler: str
     model: str = ""
     revision: str = "main"
-    size: int = 32
     variant: str | None = None
+    dtype: str = "float16"
+    checked: bool = False
 
 
+def _diffusers(name: str, model: str, steps: int, guidance: float, scheduler: str, **more: Any) -> Generator:
+    return Generator(name, "diffusers", "prompt", steps, guidance, scheduler, model, **more)
+
+
+_SD14 = "CompVis/stable-diffusion-v1-4"
+_SD14_MORE = {"revision": "133a221b8aa7292a167afc5127cb63fb5005638b", "checked": True}
+_SD35 = "stabilityai/stable-diffusion-3.5-medium"
+_FLUX = "black-forest-labs/FLUX.1-schnell"
+_FLOW = "FlowMatchEulerDiscreteScheduler"
+
+# Steps and guidance are each model card's own; `stable-diffusion-v1-4` is the paper's.
 GENERATORS = {
     generator.name: generator
-    for generator in (Generator("embedded", "embedded", "class", steps=12, guidance=2.5, scheduler="flow-euler"),)
+    for generator in (
+        Generator("embedded", "embedded", "class", steps=12, guidance=2.5, scheduler="flow-euler"),
+        _diffusers("stable-diffusion-v1-4", _SD14, 50, 7.5, "PNDMScheduler", **_SD14_MORE),
+        _diffusers("stable-diffusion-v1-4-dpm", _SD14, 20, 7.5, "DPMSolverMultistepScheduler", **_SD14_MORE),
+        _diffusers("lcm-dreamshaper-v7", "SimianLuo/LCM_Dreamshaper_v7", 4, 8.0, "LCMScheduler", checked=True),
+        _diffusers("sd-turbo", "stabilityai/sd-turbo", 1, 0.0, "EulerDiscreteScheduler", variant="fp16"),
+        _diffusers("sdxl-turbo", "stabilityai/sdxl-turbo", 1, 0.0, "EulerAncestralDiscreteScheduler", variant="fp16"),
+        _diffusers("stable-diffusion-3.5-medium", _SD35, 40, 4.5, _FLOW, dtype="bfloat16"),
+        _diffusers("flux-1-schnell", _FLUX, 4, 0.0, _FLOW, dtype="bfloat16"),
+    )
 }
 
 
@@ -92,9 +114,13 @@ def revision(generator: Generator) -> str:
     Raises:
         ConfigurationError, ModelError: weights that were pointed at are not there or not whole.
     """
-    from cifake_core.generation import embedded
+    if generator.backend == "embedded":
+        from cifake_core.generation import embedded
 
-    return embedded.weights().version
+        return embedded.weights().version
+    from cifake_core.generation import model_files
+
+    return model_files.revision(generator)
 
 
 def open_backend(generator: Generator, threads: int = 0) -> Backend:
@@ -107,6 +133,10 @@ def open_backend(generator: Generator, threads: int = 0) -> Backend:
         ConfigurationError: what it needs is not installed, or weights are out of reach.
         ModelError: weights are damaged.
     """
-    from cifake_core.generation import embedded
+    if generator.backend == "embedded":
+        from cifake_core.generation import embedded
 
-    return embedded.Embedded(generator, threads)
+        return embedded.Embedded(generator, threads)
+    from cifake_core.generation import stable_diffusion
+
+    return stable_diffusion.StableDiffusion(generator, threads)
