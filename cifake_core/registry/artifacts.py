@@ -6,6 +6,7 @@ files; so the name vouches for every byte. A version's tag `bundle_sha256` is th
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
@@ -156,6 +157,7 @@ def fetch(version: ModelVersion) -> Path:
 
 def _download(version: ModelVersion, scratch: str) -> Path:
     import mlflow
+    from mlflow.exceptions import MlflowException
 
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     what = f"fetch the bundle of {version.name} version {version.version}"
@@ -169,11 +171,16 @@ def _download(version: ModelVersion, scratch: str) -> Path:
         api = client()
         if not any(Path(f.path).name == bundle.FILE for f in api.list_artifacts(version.run_id, bundle.ARTIFACT_PATH)):
             raise missing
-        return Path(
-            mlflow.artifacts.download_artifacts(
-                run_id=version.run_id, artifact_path=bundle.ARTIFACT_PATH, dst_path=scratch
-            )
-        )
+        # By the artefacts' own address: by run id MLflow hides why a download failed.
+        address = f"{api.get_run(version.run_id).info.artifact_uri}/{bundle.ARTIFACT_PATH}"
+        try:
+            return Path(mlflow.artifacts.download_artifacts(artifact_uri=address, dst_path=scratch))
+        except MlflowException as exc:
+            why = str(exc).splitlines()[-1]
+            for full in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+                if f"[Errno {full}]" in why:
+                    raise OSError(full, os.strerror(full)) from exc
+            raise MlflowException(why) from exc
 
 
 @contextmanager

@@ -50,7 +50,9 @@ def calibrated_gain(right: Callable[[int, int, str], bool], rows: int) -> float:
     return float(np.log(hits / (1 - hits)) / (STEP / 255))
 
 
-def write_bundle(folder: Path, model: int, dataset_version: str, gain: float = 28, changed: str = "") -> Path:
+def write_bundle(
+    folder: Path, model: int, dataset_version: str, gain: float = 28, changed: str = "", parity_rows: int = 8
+) -> Path:
     """A bundle that reads corner `model`. `changed` makes `explain` disagree with `score`, or both with `parity`."""
     folder.mkdir(parents=True)
     weights = np.zeros((3, 2, 2), np.float32)
@@ -58,8 +60,8 @@ def write_bundle(folder: Path, model: int, dataset_version: str, gain: float = 2
     weights[:, top, left], weights[:, 1, 1] = gain / 3, -gain / 3
     (folder / "score.onnx").write_bytes(_graph(weights, explain=False))
     (folder / "explain.onnx").write_bytes(_graph(weights * (2 if changed == "explain" else 1), explain=True))
-    images = np.random.default_rng(1).integers(0, 256, (8, SIZE, SIZE, 3), np.uint8)
-    means = images.reshape(8, 2, HALF, 2, HALF, 3).mean((2, 4)).transpose(0, 3, 1, 2) / 255
+    images = np.random.default_rng(1).integers(0, 256, (parity_rows, SIZE, SIZE, 3), np.uint8)
+    means = images.reshape(parity_rows, 2, HALF, 2, HALF, 3).mean((2, 4)).transpose(0, 3, 1, 2) / 255
     logits = (means * weights).sum((1, 2, 3)) + (1 if changed == "parity" else 0)
     np.savez(folder / "parity.npz", images=images, probability_real=(1 / (1 + np.exp(-logits))).astype(np.float32))
     info = BundleInfo(
