@@ -24,7 +24,7 @@ down: ## Stop what `make up` started
 status: setup-ml ## Show what runs, datasets, runs, model versions
 	@$(python) scripts/stack.py status
 
-test: setup ## Run the tests
+test: setup setup-generate ## Run the tests
 	$(python) -m pytest -n 2 --dist loadfile
 
 check: setup-ml ## Lint, format, types and the import rules
