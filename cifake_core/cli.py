@@ -15,6 +15,7 @@ VERBS = {
     "promote": "cifake_core.registry.verbs",
     "rollback": "cifake_core.registry.verbs",
     "registry": "cifake_core.registry.verbs",
+    "rollout": "cifake_core.client.verbs",
     "classify": "cifake_core.client.verbs",
     "explain": "cifake_core.client.verbs",
     "serve": "cifake_core.client.verbs",

@@ -55,10 +55,20 @@ class Settings(BaseSettings):
     mlflow_port: int = Field(default=5000, ge=1, le=65535)
     service_port: int = Field(default=3000, ge=1, le=65535)
     service_url: str = Field(default="", description="Where the detector answers; default: host and service_port.")
+    replicas_url: str = Field(
+        default="", description="A name that resolves to every replica of the detector; default: CIFAKE_SERVICE_URL."
+    )
     service_workers: int = Field(default=1, ge=1, le=64, description="Processes that answer requests.")
     service_slots: int = Field(default=0, ge=0, le=256, description="Images a worker works on at once; 0: one a core.")
     service_queue: int = Field(default=32, ge=0, description="Requests that may wait in a worker; more are refused.")
     max_batch: int = Field(default=64, ge=1, le=1024, description="Most images in one request.")
+    auth: Literal["auto", "on", "off"] = Field(
+        default="auto", description="Whether the service asks for API keys; auto: unless it binds to loopback."
+    )
+    api_keys: Path | None = Field(
+        default=None, description="The service's file of lines `NAME SHA256` of its API keys."
+    )
+    rate_limit: float = Field(default=100, ge=0, description="Requests a second for each key and worker; 0: no limit.")
     api_key: str = Field(default="", description="The key this client sends to a service.")
     poll_seconds: float = Field(
         default=10.0, gt=0, description="How often a service worker looks at the champion alias."
@@ -84,6 +94,8 @@ class Settings(BaseSettings):
             object.__setattr__(self, "tracking_uri", f"sqlite:///{home}/mlflow.db")
         if not self.service_url:
             object.__setattr__(self, "service_url", f"http://{self.host}:{self.service_port}")
+        if not self.replicas_url:
+            object.__setattr__(self, "replicas_url", self.service_url)
 
     @property
     def cache(self) -> Path:

@@ -63,6 +63,10 @@ class DetectorClient:
         """Which model is served, since when."""
         return self._parse(Status, self._send("GET", "/status"))
 
+    def metrics(self) -> str:
+        """Its metrics in Prometheus' text format."""
+        return self._send("GET", "/metrics").text
+
     def _send(self, method: str, path: str, **arguments: Any) -> httpx.Response:
         if "content" in arguments:
             arguments["headers"] = {"Content-Type": "application/octet-stream"}

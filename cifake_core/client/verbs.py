@@ -1,4 +1,4 @@
-"""classify, explain, serve, status: the verbs of a detector's users."""
+"""classify, explain, serve, status, rollout: the verbs of a detector's users."""
 
 from __future__ import annotations
 
@@ -126,6 +126,33 @@ def _bindable(host: str, port: int) -> str:
     except OSError as exc:
         raise ConfigurationError(f"cannot listen on {host}:{port}: {exc.strerror}; choose another --port") from exc
     return str(where[0])
+
+
+def _rolled_out(shown: dict[str, Any]) -> str:
+    if shown["worst"] is None or shown["seconds"] is None:
+        return f"version {shown['version']} is not rolled out"
+    return (
+        f"version {shown['version']} is served by {shown['replicas']} of {shown['replicas']} replicas after "
+        f"{shown['seconds']} s; {shown['golden']} golden images differ by at most {shown['worst']:.1g}"
+    )
+
+
+@verb("rollout", render=_rolled_out)
+@click.option("--version", "ref", default="champion", show_default=True, help="A version's number, or an alias.")
+@click.option("--timeout", type=click.FloatRange(min=0), default=120, show_default=True, help="Seconds to wait.")
+@click.option("--roll-back", is_flag=True, help="When it fails, make the previous champion champion again.")
+def rollout(ref: str, timeout: float, roll_back: bool) -> dict[str, Any]:
+    """Wait until every replica of the service serves the champion, and compare its answers with the model's own.
+
+    \b
+    cifake rollout
+    cifake rollout --version 4 --roll-back
+
+    Replicas are the addresses that CIFAKE_REPLICAS_URL resolves to; the answers come from CIFAKE_SERVICE_URL.
+    """
+    from cifake_core.client.rollout import rollout
+
+    return rollout(ref, timeout, roll_back)
 
 
 def _overview(result: dict[str, Any]) -> str:

@@ -110,8 +110,11 @@ def promote(
     return _answer(passed, candidate, now, verdict.reasons or _gains(verdict), report_url)
 
 
-def rollback(to: int | None = None, reason: str = "") -> dict[str, Any]:
+def rollback(to: int | None = None, reason: str = "", only_from: int | None = None) -> dict[str, Any]:
     """Make `previous`, or a version that was champion before, champion again; without a gate, in one step.
+
+    Args:
+        only_from: change nothing unless this version is the champion.
 
     Raises:
         CheckFailedError: another decision changed the champion meanwhile; nothing was moved.
@@ -122,6 +125,9 @@ def rollback(to: int | None = None, reason: str = "") -> dict[str, Any]:
     settle(store)
     taken = history.numbers(store)
     reigning = champion(store)
+    if only_from is not None and (reigning is None or reigning.version != only_from):
+        now = reigning.version if reigning else None
+        return {"champion": now, "rolled_back": False, "from": now}
     if to is None:
         target = find("previous")
         if target is None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from textwrap import shorten
 from typing import Any
 
 import click
@@ -60,7 +61,9 @@ def _render_promote(shown: dict[str, Any]) -> str:
 @click.option("--reason", default="", help="Why; recorded with the decision.")
 @_DATASET
 @_UNSEEN
-@click.option("--force", is_flag=True, help="Promote although checks fail; needs --reason, and is recorded as forced.")
+@click.option(
+    "--force/--no-force", help="Promote although checks fail; needs --reason, and is recorded as forced. [default: no]"
+)
 @click.option(
     "--policy", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="Other thresholds than gates.yaml."
 )
@@ -80,14 +83,15 @@ def promote(**options: Any) -> Any:
 
 def _render_rollback(shown: dict[str, Any]) -> str:
     if not shown["rolled_back"]:
-        return f"version {shown['champion']} is the champion already"
+        return f"nothing to do: version {shown['champion']} is the champion"
     return f"version {shown['champion']} is champion again; version {shown['from']} is previous"
 
 
 @verb("rollback", render=_render_rollback)
 @click.option("--to", type=click.IntRange(min=1), help="A version that was champion before. Default: `previous`.")
+@click.option("--from", "only_from", type=click.IntRange(min=1), help="Do nothing unless this version is champion.")
 @click.option("--reason", default="", help="Why; recorded with the decision.")
-def rollback(to: int | None, reason: str) -> Any:
+def rollback(**options: Any) -> Any:
     """Make the previous champion champion again, at once and without a gate.
 
     \b
@@ -95,7 +99,7 @@ def rollback(to: int | None, reason: str) -> Any:
     """
     from cifake_core.registry.promotion import rollback
 
-    return rollback(to, reason)
+    return rollback(**options)
 
 
 @click.group()
@@ -107,7 +111,7 @@ def _render_history(shown: dict[str, Any]) -> str:
     rows = [
         f"{d['number']:>4}  {d['at']}  version {d['version']} {d['kind']}"
         + (f" (champion was {d['champion']})" if d["champion"] else "")
-        + f" by {d['actor']}: {d['reason']}"
+        + f" by {d['actor']}: {shorten(d['reason'], 120, placeholder=' …')}"
         for d in shown["decisions"]
     ]
     return "\n".join(rows) or "no decision yet; `cifake promote --version N` makes one"

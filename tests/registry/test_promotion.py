@@ -87,7 +87,8 @@ def test_rollback_goes_to_previous_and_back(field: MakeField) -> None:
     promote("2")
     assert rollback(reason="false alarms") == {"champion": 1, "rolled_back": True, "from": 2}
     assert _aliases() == {"champion": 1, "previous": 2}
-    assert rollback()["champion"] == 2
+    assert rollback(only_from=2) == {"champion": 1, "rolled_back": False, "from": 1}
+    assert rollback(only_from=1)["champion"] == 2
     assert [d["kind"] for d in shown_history()["decisions"]] == ["promoted", "promoted", "rolled back", "rolled back"]
 
 
