@@ -17,13 +17,14 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from cifake_core.errors import ConfigurationError, ModelError
-from cifake_core.generation.generators import Generator, Request
+from cifake_core.generation.generators import DeviceMemoryError, Generator, Request
 from cifake_core.settings import CLASSES
 
 WEIGHTS = Path(__file__).with_name("weights")
 FILE = "embedded.json"
 LATENT = (6, 8, 8)
 NO_CLASS = len(CLASSES)
+_NO_MEMORY = ("bad_alloc", "Failed to allocate memory")
 
 
 class Weights(BaseModel, frozen=True):
@@ -112,13 +113,19 @@ class Embedded:
 
         Raises:
             ConfigurationError: a class that is not one of CIFAR-10's ten.
+            DeviceMemoryError: too many at once.
         """
         if unknown := {request.object_class for request in requests} - set(CLASSES):
             raise ConfigurationError(f"generator 'embedded' draws the ten CIFAR-10 classes, not {min(unknown)!r}")
         noise = np.stack([np.random.default_rng(r.seed).standard_normal(LATENT, np.float32) for r in requests])
         classes = np.array([CLASSES.index(r.object_class) for r in requests], np.int64)
-        latents = sample(self._velocity, noise, classes, self.generator.steps, self.generator.guidance)
-        return list(self._decoder.run(["images"], {"latents": latents})[0])
+        try:
+            latents = sample(self._velocity, noise, classes, self.generator.steps, self.generator.guidance)
+            return list(self._decoder.run(["images"], {"latents": latents})[0])
+        except Exception as exc:  # ONNX Runtime's own kinds, NumPy's MemoryError
+            if not isinstance(exc, MemoryError) and not any(words in str(exc) for words in _NO_MEMORY):
+                raise
+            raise DeviceMemoryError(str(exc)) from None
 
     def _velocity(self, latents: np.ndarray, times: np.ndarray, classes: np.ndarray) -> np.ndarray:
         feed = {"latents": latents, "times": times, "classes": classes}

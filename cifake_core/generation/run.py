@@ -17,7 +17,7 @@ import numpy as np
 import pyarrow as pa
 from pydantic import BaseModel, ConfigDict
 
-from cifake_core.errors import CifakeError
+from cifake_core.errors import CifakeError, DatasetError
 from cifake_core.generation import generators
 from cifake_core.generation.generators import Backend, DeviceMemoryError, Generator, Request
 from cifake_core.generation.plan import Plan, Shard
@@ -143,7 +143,11 @@ def _parts(store: Store, folder: str) -> list[pa.Table]:
     for name in store.list(folder):
         if int(name.split(".")[0]) != sum(table.num_rows for table in tables):
             break
-        tables.append(records.from_parquet(store.read(f"{folder}/{name}"), name))
+        try:
+            tables.append(records.from_parquet(store.read(f"{folder}/{name}"), name))
+        except DatasetError as exc:
+            log.warning("%s; drawing it again", exc)
+            break
     return tables
 
 
