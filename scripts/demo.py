@@ -38,7 +38,9 @@ class Airflow:
     def __init__(self) -> None:
         this = settings()
         self.url = f"http://{this.host}:{this.airflow_port}"
-        self._http = httpx.Client(base_url=self.url, timeout=30, trust_env=False)
+        self._http = httpx.Client(
+            base_url=self.url, timeout=120, trust_env=False
+        )  # it may share the cores with a training
         passwords = this.home / "airflow" / "simple_auth_manager_passwords.json.generated"
         try:
             login = {"username": "admin", "password": json.loads(passwords.read_text())["admin"]}
