@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 import json
 import logging
+import math
 import sys
 import time
 from collections.abc import Callable
@@ -20,6 +21,7 @@ import numpy as np
 
 from cifake_core.storage import Store
 from cifake_core.training import topologies
+from cifake_core.training.augmentation import Augmentation, augment
 from cifake_core.training.options import Options
 
 if TYPE_CHECKING:
@@ -70,10 +72,13 @@ def fit(
     import keras
     import tensorflow as tf
 
+    from cifake_core.training.averaging import Average
+
     keras.utils.set_random_seed(options.seed)
     tf.config.experimental.enable_op_determinism()
     model = topologies.build(options.topology, options.image_size)
-    optimizer = keras.optimizers.Adam(options.learning_rate)
+    average = Average(model, options.average) if options.average else None
+    optimizer = _optimizer(options, math.ceil(len(train.labels) / options.batch_size))
     optimizer.build(model.trainable_variables)
     metrics = [keras.metrics.BinaryAccuracy("accuracy"), keras.metrics.Precision(), keras.metrics.Recall()]
     for metric, name in zip(metrics, ("accuracy", "precision", "recall"), strict=True):
@@ -81,38 +86,70 @@ def fit(
     # XLA is two to four times slower on a CPU for networks of this size.
     model.compile(optimizer, keras.losses.BinaryCrossentropy(), metrics=metrics, jit_compile=False)
 
-    history = _restore(folder, model)
-    feed = _feed(train, options.batch_size)
+    state = [*model.variables, *optimizer.variables, *(average.variables if average else [])]
+    history = _restore(folder, state)
+    feed = _feed(train, options.batch_size, options.augmentation)
     check = _feed(validation, 512)(np.arange(len(validation.labels))) if validation else None
     for epoch in range(len(history), options.epochs):
         started = time.perf_counter()
         order = np.random.default_rng([options.seed, epoch]).permutation(len(train.labels))
         logs = model.fit(
-            feed(order),
+            feed(order, options.seed, epoch),
             initial_epoch=epoch,
             epochs=epoch + 1,
             validation_data=check,
             shuffle=False,
-            callbacks=[_bar(f"epoch {epoch + 1}/{options.epochs}")],
+            callbacks=[*([average] if average else []), _bar(f"epoch {epoch + 1}/{options.epochs}")],
             verbose=0,
         ).history
         history.append(_epoch_metrics(logs, time.perf_counter() - started))
         log.info("epoch %d/%d: %s", epoch + 1, options.epochs, _line(history[-1]))
-        _save(folder, model, history)
+        _save(folder, state, history)
         if on_epoch:
             on_epoch(history)
+    if average:
+        average.swap()
     return Fitted(model, history)
 
 
-def _feed(arrays: Arrays, batch_size: int) -> Callable[[np.ndarray], tf.data.Dataset]:
-    """From an order of rows to batches: pixels stay one uint8 tensor in memory, gathered per batch."""
+def _optimizer(options: Options, steps: int) -> keras.optimizers.Optimizer:
+    import keras
+
+    rate: Any = options.learning_rate
+    if options.schedule == "one-cycle":  # up in a straight line for the first fifth, down in half a cosine
+        total = options.epochs * steps
+        rate = keras.optimizers.schedules.CosineDecay(
+            rate / 25, total - total // 5, warmup_target=rate, warmup_steps=total // 5
+        )
+    if options.optimizer == "adam":
+        return keras.optimizers.Adam(rate)
+    optimizer = keras.optimizers.AdamW(rate, weight_decay=options.weight_decay)
+    optimizer.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])
+    return optimizer
+
+
+def _feed(arrays: Arrays, batch_size: int, augmentation: Augmentation | None = None) -> Callable[..., tf.data.Dataset]:
+    """From an order of rows to batches: pixels stay one uint8 tensor in memory, gathered per batch.
+
+    The changes of an augmentation depend on the seeds given and the batch's number.
+    """
     import tensorflow as tf
 
     images, labels = tf.constant(arrays.images), tf.constant(arrays.labels[:, None], tf.float32)
 
-    def batches(order: np.ndarray) -> tf.data.Dataset:
+    def batches(order: np.ndarray, *seeds: int) -> tf.data.Dataset:
         rows = tf.data.Dataset.from_tensor_slices(order).batch(batch_size)
-        return rows.map(lambda index: (tf.gather(images, index), tf.gather(labels, index))).prefetch(2)
+        if not augmentation or not augmentation.active:
+            return rows.map(lambda index: (tf.gather(images, index), tf.gather(labels, index))).prefetch(2)
+
+        def change(number: np.ndarray, pixels: np.ndarray) -> np.ndarray:
+            return augment(pixels, augmentation, np.random.default_rng([*seeds, int(number)]))
+
+        def changed(number: tf.Tensor, index: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+            pixels = tf.numpy_function(change, [number, tf.gather(images, index)], tf.uint8)
+            return tf.ensure_shape(pixels, [None, *images.shape[1:]]), tf.gather(labels, index)
+
+        return rows.enumerate().map(changed).prefetch(4)
 
     return batches
 
@@ -148,25 +185,21 @@ def _bar(what: str) -> keras.callbacks.Callback:
     return Bar()
 
 
-def _state(model: keras.Model) -> list[keras.Variable]:
-    """All that an epoch changes: weights, statistics, random states, the optimiser's moments and its step."""
-    return [*model.variables, *model.optimizer.variables]
-
-
-def _save(folder: Path | None, model: keras.Model, history: list[dict[str, float]]) -> None:
+def _save(folder: Path | None, state: list[keras.Variable], history: list[dict[str, float]]) -> None:
+    """Keep all that an epoch changes: weights, statistics, random states, the optimiser's moments and its step."""
     if not folder:
         return
     buffer = io.BytesIO()
-    values = {f"variable_{i}": np.asarray(variable) for i, variable in enumerate(_state(model))}
+    values = {f"variable_{i}": np.asarray(variable) for i, variable in enumerate(state)}
     np.savez(buffer, history=np.array(json.dumps(history)), **values)  # type: ignore[arg-type]
     Store(folder.as_uri()).write(CHECKPOINT, buffer.getvalue())
 
 
-def _restore(folder: Path | None, model: keras.Model) -> list[dict[str, float]]:
+def _restore(folder: Path | None, state: list[keras.Variable]) -> list[dict[str, float]]:
     if not folder or not (folder / CHECKPOINT).exists():
         return []
     with np.load(folder / CHECKPOINT) as kept:
-        for index, variable in enumerate(_state(model)):
+        for index, variable in enumerate(state):
             variable.assign(kept[f"variable_{index}"])
         history: list[dict[str, float]] = json.loads(str(kept["history"]))
     log.info("continuing after epoch %d", len(history))

@@ -1,4 +1,4 @@
-"""What a training is asked for, and the fingerprint under which it can be interrupted and continued."""
+"""What a training is asked for, recipes that name it, and the fingerprint under which it can be continued."""
 
 from __future__ import annotations
 
@@ -6,12 +6,15 @@ import hashlib
 import json
 from functools import cache
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from cifake_core.errors import ConfigurationError
 from cifake_core.images.codec import SIZE
+from cifake_core.training.augmentation import Augmentation
 
+RECIPES = Path(__file__).with_name("recipes")
 # Raised when a change makes checkpoints of before unfit to be continued: other variables, another order of images.
 FORMAT = 1
 
@@ -24,9 +27,55 @@ class Options(BaseModel, frozen=True):
     topology: str = "seed"
     epochs: Annotated[int, Field(ge=1)] = 5
     batch_size: Annotated[int, Field(ge=1)] = 32
-    learning_rate: Annotated[float, Field(gt=0)] = 0.001
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
     image_size: Annotated[int, Field(ge=8, le=512)] = SIZE
+    optimizer: Literal["adam", "adamw"] = "adam"
+    learning_rate: Annotated[float, Field(gt=0)] = 0.001
+    weight_decay: Annotated[float, Field(ge=0, description="AdamW's, of kernels only.")] = 0
+    schedule: Literal["constant", "one-cycle"] = "constant"
+    average: Annotated[float, Field(ge=0, lt=1, description="Momentum of the weights' moving average; 0: none.")] = 0
+    augmentation: Augmentation = Augmentation()
+
+    def parameters(self) -> dict[str, Any]:
+        """Every option by name, those of the augmentation as `augmentation.NAME`."""
+        plain = self.model_dump()
+        return plain | {f"augmentation.{name}": value for name, value in plain.pop("augmentation").items()}
+
+
+def recipes() -> list[str]:
+    """The names of the recipes that ship."""
+    return sorted(file.stem for file in RECIPES.glob("*.yaml"))
+
+
+def options(recipe: str | None = None, **given: Any) -> Options:
+    """Options from a recipe and what was given beside it; the latter wins.
+
+    Args:
+        recipe: a name of `recipes()`, or a YAML file with fields of `Options`; the paper's way by default.
+
+    Raises:
+        ConfigurationError: no such recipe, or a field that is unknown or out of range; the message names it.
+    """
+    fields: Any = {}
+    if recipe:
+        import yaml
+
+        file = RECIPES / f"{recipe}.yaml" if recipe in recipes() else Path(recipe)
+        if not file.is_file():
+            raise ConfigurationError(f"no recipe {recipe!r}; known: {', '.join(recipes())}, or a YAML file of your own")
+        try:
+            fields = yaml.safe_load(file.read_text()) or {}
+        except (OSError, UnicodeDecodeError, yaml.YAMLError) as exc:
+            raise ConfigurationError(f"{file}: not a readable YAML file ({str(exc).splitlines()[0]})") from exc
+        if not isinstance(fields, dict):
+            raise ConfigurationError(f"{file}: a recipe is a table of options, such as `topology: seed`")
+    try:
+        return Options(**fields | given)
+    except ValidationError as exc:
+        problem = exc.errors()[0]
+        path = ".".join(str(part) for part in problem["loc"])
+        where = f"--{path.replace('_', '-')}" if path in given else f"recipe {recipe}: {path}"
+        raise ConfigurationError(f"{where}: {problem['msg']}") from exc
 
 
 @cache

@@ -101,3 +101,48 @@ def _bird_lotfi(x: keras.KerasTensor) -> keras.KerasTensor:
         x = layers.Conv2D(32, 3, padding="same", activation="relu", name=f"block{number}")(x)
         x = layers.MaxPooling2D(2)(x)
     return layers.Dense(64, activation="relu", name="dense1")(layers.Flatten()(x))
+
+
+def _convolution(x: keras.KerasTensor, filters: int, size: int = 3, name: str | None = None) -> keras.KerasTensor:
+    """Padded convolution, batch normalisation, ReLU; stride 1 everywhere, for the evidence sits in fine detail."""
+    from keras import layers
+
+    x = layers.Conv2D(filters, size, padding="same", use_bias=False, kernel_initializer="he_normal")(x)
+    return layers.ReLU(name=name)(layers.BatchNormalization(momentum=0.9)(x))
+
+
+def _residual(x: keras.KerasTensor, name: str) -> keras.KerasTensor:
+    """Two convolutions beside the identity (He et al. 2016, https://arxiv.org/abs/1512.03385)."""
+    from keras import layers
+
+    filters = x.shape[-1]
+    y = _convolution(x, filters)
+    y = layers.Conv2D(filters, 3, padding="same", use_bias=False, kernel_initializer="he_normal")(y)
+    y = layers.BatchNormalization(momentum=0.9, gamma_initializer="zeros")(y)
+    return layers.ReLU(name=name)(layers.Add()([x, y]))
+
+
+def _house(x: keras.KerasTensor, widths: tuple[int, int, int], repeats: tuple[int, int, int]) -> keras.KerasTensor:
+    """Three stages at full, half and quarter resolution, each a convolution and residual pairs; mean and maximum."""
+    from keras import layers
+
+    number = 0
+    for stage, (filters, pairs) in enumerate(zip(widths, repeats, strict=True)):
+        if stage:
+            x = layers.MaxPooling2D(2)(x)
+        x = _convolution(x, filters, name=None if pairs else f"block{(number := number + 1)}")
+        for _ in range(pairs):
+            x = _residual(x, f"block{(number := number + 1)}")
+    return layers.Concatenate()([layers.GlobalAveragePooling2D()(x), layers.GlobalMaxPooling2D()(x)])
+
+
+@topology("house-s")
+def _house_s(x: keras.KerasTensor) -> keras.KerasTensor:
+    """The small house detector: under 300,000 weights."""
+    return _house(x, (32, 64, 80), (1, 1, 1))
+
+
+@topology("house-m")
+def _house_m(x: keras.KerasTensor) -> keras.KerasTensor:
+    """The larger house detector: under 1,200,000 weights."""
+    return _house(x, (48, 96, 160), (1, 2, 1))

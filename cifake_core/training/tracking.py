@@ -63,7 +63,7 @@ def run(options: Options, manifest: Manifest, dataset_url: str, note: Path) -> I
                     "cifake_version": importlib.metadata.version("cifake"),
                 }
             )
-            mlflow.log_params({**options.model_dump(), "dataset_version": manifest.version})
+            mlflow.log_params({**options.parameters(), "dataset_version": manifest.version})
             mlflow.log_input(_dataset(manifest, dataset_url), context="training")
         yield run_id
 

@@ -26,14 +26,14 @@ def command(store, make_dataset) -> list[str]:
 
 
 def train(command: list[str]) -> dict:
-    done = subprocess.run(command, env=os.environ, capture_output=True, text=True, timeout=300)
+    done = subprocess.run(command, env=os.environ, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout.splitlines()[-1]) | {"said": done.stderr}
 
 
 def kill_after_an_epoch(command: list[str], home: Path) -> None:
     running = subprocess.Popen(command, env=os.environ, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    deadline = time.monotonic() + 300
+    deadline = time.monotonic() + 600
     while not list(home.glob("training/*/checkpoint.npz")):
         assert running.poll() is None, "training ended before it could be killed"
         assert time.monotonic() < deadline
@@ -47,6 +47,7 @@ def weights(run_id: str) -> list[bytes]:
     return sorted(tensor.raw_data for tensor in graph.graph.initializer)
 
 
+@pytest.mark.timeout(1800)  # three trainings, each a process of its own
 def test_a_killed_training_continues_to_the_weights_of_an_undisturbed_one(command, home, monkeypatch):
     kill_after_an_epoch(command, home)
     settings.cache_clear()

@@ -1,8 +1,9 @@
 import numpy as np
 import pytest
 
+from cifake_core.training import topologies
 from cifake_core.training.fit import CHECKPOINT, Arrays, fit
-from cifake_core.training.options import Options, fingerprint
+from cifake_core.training.options import Options
 
 OPTIONS = Options(topology="bird-lotfi", epochs=3, batch_size=8, seed=3)
 
@@ -75,12 +76,54 @@ def test_a_network_at_224_pixels_takes_the_same_images(rows):
     assert learnt.model(rows.images[:2]).shape == (2, 1)
 
 
-def test_a_training_is_named_by_options_dataset_and_tracking_server():
-    names = {
-        fingerprint(OPTIONS, "v1", "sqlite:///a"),
-        fingerprint(OPTIONS, "v2", "sqlite:///a"),
-        fingerprint(OPTIONS, "v1", "sqlite:///b"),
-        fingerprint(OPTIONS.model_copy(update={"epochs": 4}), "v1", "sqlite:///a"),
-    }
-    assert len(names) == 4
-    assert fingerprint(OPTIONS.model_copy(), "v1", "sqlite:///a") in names
+RECIPE = Options(
+    topology="small",
+    epochs=3,
+    batch_size=12,
+    optimizer="adamw",
+    weight_decay=0.1,
+    schedule="one-cycle",
+    average=0.9,
+    augmentation={"flip": 0.5, "shift": 2, "damage": 0.5, "damages": {"noise": (0.01, 0.1)}},
+)
+
+
+@pytest.fixture
+def small(monkeypatch):
+    """A topology with what makes continuing hard: batch statistics and random layers."""
+    from keras import layers
+
+    def body(x):
+        x = layers.BatchNormalization()(layers.Conv2D(4, 3, strides=2, name="block1")(x))
+        return layers.Dropout(0.3)(layers.Flatten()(layers.ReLU()(x)))
+
+    monkeypatch.setitem(topologies._TOPOLOGIES, "small", body)
+
+
+def test_a_recipe_with_everything_continues_to_the_same_weights(rows, small, tmp_path):
+    def interrupt(history):
+        if len(history) == 2:
+            raise KeyboardInterrupt
+
+    whole = fit(RECIPE, rows, rows)
+    with pytest.raises(KeyboardInterrupt):
+        fit(RECIPE, rows, rows, folder=tmp_path, on_epoch=interrupt)
+    continued = fit(RECIPE, rows, rows, folder=tmp_path)
+    again = fit(RECIPE, rows, rows, folder=tmp_path)
+    for other in (continued, again):
+        assert same_weights(whole.model, other.model)
+        assert without_time(whole.history) == without_time(other.history)
+
+
+def test_the_average_is_what_is_validated_and_returned(rows, small):
+    averaged, plain = fit(RECIPE, rows, rows), fit(RECIPE.model_copy(update={"average": 0}), rows, rows)
+    assert [epoch["loss"] for epoch in averaged.history] == [epoch["loss"] for epoch in plain.history]
+    assert not same_weights(averaged.model, plain.model)
+    for fitted in (averaged, plain):
+        answers = fitted.model(rows.images).numpy()[:, 0] > 0.5
+        assert fitted.history[-1]["val_accuracy"] == pytest.approx((answers == rows.labels).mean())
+
+
+def test_one_cycle_ends_with_a_vanishing_rate(rows, small):
+    optimizer = fit(RECIPE, rows).model.optimizer
+    assert float(optimizer.learning_rate) < 1e-6

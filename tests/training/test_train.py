@@ -70,7 +70,7 @@ def test_the_run_holds_options_data_metrics_and_every_artefact(trained):
     _, manifest, result = trained
     run = client().get_run(result.run_id)
     assert run.info.status == "FINISHED"
-    assert run.data.params == {k: str(v) for k, v in OPTIONS.model_dump().items()} | {
+    assert run.data.params == {k: str(v) for k, v in OPTIONS.parameters().items()} | {
         "dataset_version": manifest.version
     }
     assert [used.dataset.digest for used in run.inputs.dataset_inputs] == [manifest.version]
