@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from cifake_core.errors import ConfigurationError
 from cifake_core.generation import embedded_networks as networks
 
 log = logging.getLogger(__name__)
@@ -25,6 +26,7 @@ EDGE_WEIGHT = 0.5
 EMA_DECAY = 0.9995
 CLASS_DROPOUT = 0.1
 DECAY_FRACTION = 0.2
+LATENTS = "latents.npz"
 
 
 @dataclass(frozen=True)
@@ -36,6 +38,29 @@ class Stage:
     learning_rate: float = 1e-3
     seed: int = 0
     checkpoint_seconds: float = 180.0
+
+
+def prepare(threads: int = 0) -> None:
+    """Load torch, with so many threads (0: it chooses), before anything that takes long.
+
+    Raises:
+        ConfigurationError: torch or diffusers is not installed.
+    """
+    try:
+        import diffusers
+        import torch
+    except ImportError as exc:
+        raise ConfigurationError("this needs torch and diffusers: pip install 'cifake[generate]'") from exc
+    diffusers.utils.logging.set_verbosity_error()
+    if threads:
+        torch.set_num_threads(threads)
+
+
+def train(images: np.ndarray, classes: np.ndarray, folder: Path, autoencoder: Stage, denoiser: Stage) -> None:
+    """Both stages on images (N, 32, 32, 3) uint8 of classes (N,) 0 … 9; goes on from what `folder` holds."""
+    train_autoencoder(images, folder, autoencoder)
+    latents, classes = encode_latents(images, classes, folder)
+    train_denoiser(latents, classes, folder, denoiser)
 
 
 def train_autoencoder(images: np.ndarray, folder: Path, stage: Stage) -> Path:
@@ -76,14 +101,16 @@ def train_autoencoder(images: np.ndarray, folder: Path, stage: Stage) -> Path:
     return folder / "autoencoder.pt"
 
 
-def encode_latents(images: np.ndarray, folder: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Latents of images and of their mirror images, kept in `folder/latents.npz`.
+def encode_latents(images: np.ndarray, classes: np.ndarray, folder: Path) -> tuple[np.ndarray, np.ndarray]:
+    """Latents of images and of their mirror images, normalised per channel, and their classes; `folder/latents.npz`.
 
-    Returns latents (2, N, 6, 8, 8) float32, normalised, and the mean and standard deviation (6,) per channel.
+    What was encoded before is read back: the autoencoder is trained once, and its latents belong to it.
+
+    Returns latents (2, N, 6, 8, 8) float32 and classes (N,) 0 … 9.
     """
     import torch
 
-    file = folder / "latents.npz"
+    file = folder / LATENTS
     if not file.exists():
         model = load(folder / "autoencoder.pt", networks.autoencoder())
         both: list[list[np.ndarray]] = [[], []]
@@ -96,10 +123,10 @@ def encode_latents(images: np.ndarray, folder: Path) -> tuple[np.ndarray, np.nda
         mean, std = latents.mean((0, 1, 3, 4)), latents.std((0, 1, 3, 4))
         latents = (latents - mean[:, None, None]) / std[:, None, None]
         partial = file.with_suffix(".partial.npz")
-        np.savez(partial, latents=latents, mean=mean, std=std)
+        np.savez(partial, latents=latents, classes=classes, mean=mean, std=std)
         partial.replace(file)
     with np.load(file) as stored:
-        return stored["latents"], stored["mean"], stored["std"]
+        return stored["latents"], stored["classes"]
 
 
 def train_denoiser(latents: np.ndarray, classes: np.ndarray, folder: Path, stage: Stage) -> Path:

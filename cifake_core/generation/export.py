@@ -22,15 +22,16 @@ def export(folder: Path, target: Path = embedded.WEIGHTS) -> embedded.Weights:
     """Export the averaged weights in `folder` to `target`, and check the graphs against PyTorch.
 
     Raises:
-        ConfigurationError: training has not been run in `folder`.
+        ConfigurationError: training has not been run in `folder`, or torch is not installed.
         ModelError: a graph's answers are too far from PyTorch's.
     """
-    import torch
-
-    for name in ("autoencoder.pt", "denoiser.pt", "latents.npz"):
+    for name in ("autoencoder.pt", "denoiser.pt", embedded_training.LATENTS):
         if not (folder / name).exists():
             raise ConfigurationError(f"{folder}: no {name}; run `cifake generate train` first")
-    with np.load(folder / "latents.npz") as stored:
+    embedded_training.prepare()
+    import torch
+
+    with np.load(folder / embedded_training.LATENTS) as stored:
         mean, std = (torch.from_numpy(stored[name])[:, None, None] for name in ("mean", "std"))
     unet = embedded_training.load(folder / "denoiser.pt", networks.denoiser())
     vae = embedded_training.load(folder / "autoencoder.pt", networks.autoencoder())

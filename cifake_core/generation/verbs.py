@@ -24,6 +24,7 @@ _FOLDER = click.option(
     type=click.Path(path_type=Path, file_okay=False),
     help="Where training keeps its checkpoints. Default: generator in CIFAKE_HOME.",
 )
+_THREADS = click.option("--threads", type=_ROWS, default=0, help="Of the CPU. Default: one for each core.")
 
 
 def _render_run(result: Any) -> str:
@@ -168,5 +169,78 @@ def run_verb(plan_name: str, shards: tuple[str, ...], workers: int, batch: int |
     return pool.run_plan(store, made, [made.shard(name) for name in shards] or None, workers, batch)
 
 
-for _verb in (plan_verb, run_verb):
+@verb("train")
+@_FOLDER
+@click.option(
+    "--autoencoder-steps", type=_ROWS, default=1100, show_default=True, help="Optimizer steps in all, 64 images each."
+)
+@click.option("--steps", type=_ROWS, default=22_000, show_default=True, help="The same for the denoiser.")
+@_THREADS
+@_SEED
+def train_verb(folder: Path | None, autoencoder_steps: int, steps: int, threads: int, seed: int) -> Any:
+    """Train the embedded generator on real images; goes on where it was left. Hours, on a CPU.
+
+    The last fifth of the denoiser's steps lowers the learning rate: to prolong a training, ask for more steps.
+    """
+    from cifake_core.generation import embedded_training as training
+    from cifake_core.generation import real
+
+    training.prepare(threads)
+    images, classes = real.read("train")
+    folder = folder or _default_folder()
+    training.train(
+        images,
+        classes,
+        folder,
+        training.Stage(steps=autoencoder_steps, learning_rate=2e-3, seed=seed),
+        training.Stage(steps=steps, learning_rate=5e-4, seed=seed),
+    )
+    return {"folder": str(folder), "images": len(images), "autoencoder_steps": autoencoder_steps, "steps": steps}
+
+
+@verb("export")
+@_FOLDER
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="Where to. Default: into the package, for `embedded` to draw with.",
+)
+def export_verb(folder: Path | None, out: Path | None) -> Any:
+    """Export a trained generator to ONNX graphs, and check them against PyTorch."""
+    from cifake_core.generation import embedded
+    from cifake_core.generation.export import export
+
+    target = out or embedded.WEIGHTS
+    described = export(folder or _default_folder(), target)
+    size = sum((target / name).stat().st_size for name in described.sha256)
+    return {"out": str(target), "model_revision": described.version, "bytes": size, **described.training}
+
+
+@verb("card")
+@click.option("--generator", default="embedded", show_default=True, metavar="NAME", help="Whose card.")
+@click.option("--images", type=click.IntRange(min=1), default=2000, show_default=True, help="How many to draw.")
+@click.option("--out", type=click.Path(path_type=Path, file_okay=False), required=True, help="Folder for the card.")
+@click.option("--epochs", type=click.IntRange(min=1), default=8, show_default=True, help="Of the judge's training.")
+@_FOLDER
+@_THREADS
+@_SEED
+def card_verb(generator: str, images: int, out: Path, epochs: int, folder: Path | None, threads: int, seed: int) -> Any:
+    """Measure a generator: a grid per class, agreement of a classifier, Fréchet distance, nearest training images.
+
+    The classifier is trained here on the real images of CIFAKE_DATA, once, and kept in --folder.
+    """
+    from cifake_core.generation import card
+    from cifake_core.generation import embedded_training as training
+
+    training.prepare(threads)
+    return card.make(generator, out, folder or _default_folder(), images, seed, epochs, threads)
+
+
+def _default_folder() -> Path:
+    from cifake_core.settings import settings
+
+    return settings().home / "generator"
+
+
+for _verb in (plan_verb, run_verb, train_verb, export_verb, card_verb):
     generate.add_command(_verb)

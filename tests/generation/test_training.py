@@ -1,0 +1,110 @@
+"""`cifake generate train | export | card`, from real images to a generator that draws, in a few steps each."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+
+from cifake_core.generation import embedded, fidelity, generators
+from cifake_core.generation.generators import Request
+from tests.generation.conftest import last_json
+
+ROWS = 500
+
+
+@pytest.fixture(scope="module")
+def few_images(image_source, tmp_path_factory):
+    """The first rows of real CIFAKE, enough to see that training runs."""
+    if not image_source:
+        pytest.skip("training needs CIFAR-10's classes, and there are no real images here")
+    folder = tmp_path_factory.mktemp("few")
+    for side in ("train", "test"):
+        pq.write_table(pq.read_table(f"{image_source}/{side}.parquet").slice(0, ROWS), folder / f"{side}.parquet")
+    return folder
+
+
+@pytest.fixture
+def torch_run(run, torch_environment, few_images):
+    def call(*arguments):
+        program = str(torch_environment / "cifake")
+        return run(*arguments, "--threads", 1, "--json", program=program, CIFAKE_DATA=str(few_images))
+
+    return call
+
+
+def steps(file: Path, torch_environment) -> int:
+    code = f"import torch; print(torch.load({str(file)!r}, weights_only=True)['step'])"
+    done = subprocess.run([str(torch_environment / "python"), "-c", code], capture_output=True, text=True, timeout=120)
+    return int(done.stdout)
+
+
+def test_a_trained_generator_is_gone_on_with_exported_drawn_with_and_judged(
+    torch_run, run, torch_environment, tmp_path, few_images
+):
+    folder, weights, card = tmp_path / "work", tmp_path / "weights", tmp_path / "card"
+    train = ("train", "--folder", folder, "--autoencoder-steps", 2)
+    last_json(torch_run(*train, "--steps", 2))
+    last_json(torch_run(*train, "--steps", 3))
+    assert steps(folder / "denoiser.pt", torch_environment) == 3
+
+    export = ("export", "--folder", folder, "--out", weights, "--json")
+    exported = last_json(run(*export, program=str(torch_environment / "cifake")))
+    assert exported["denoiser_steps"] == 3
+    assert exported["bytes"] <= 15_000_000
+    backend = embedded.Embedded(generators.named("embedded"), threads=1, folder=weights)
+    assert embedded.weights(weights).version == exported["model_revision"]
+    assert backend.draw([Request("ship", None, 0)])[0].shape == (32, 32, 3)
+
+    judged = last_json(torch_run("card", "--folder", folder, "--images", 100, "--epochs", 1, "--out", card))
+    assert all(judged[name] > 0 for name in ("frechet", "frechet_real", "frechet_noise"))
+    assert 0 <= judged["agreement"] <= 1
+    assert judged["nearest_smallest"] <= judged["nearest_training"]
+    assert json.loads((card / "card.json").read_text()) == judged
+    assert {path.name for path in card.iterdir()} == {"card.json", "card.md", "classes.png", "nearest.png"}
+
+
+def test_export_before_training_says_what_to_run(run, tmp_path, torch_environment):
+    done = run("export", "--folder", tmp_path, program=str(torch_environment / "cifake"))
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.endswith("no autoencoder.pt; run `cifake generate train` first\n")
+
+
+def test_a_card_of_more_images_than_there_are_real_ones_is_refused_before_training(torch_run, tmp_path):
+    done = torch_run("card", "--images", 5000, "--out", tmp_path / "card")
+    assert done.returncode == 2
+    assert "--images 5000: at least 100, and no more than there are real ones" in done.stderr
+    assert not (tmp_path / "card").exists()
+
+
+@pytest.mark.parametrize("verb", [("train",), ("card", "--out", "card")])
+def test_without_torch_it_names_what_to_install(run, verb):
+    if (
+        subprocess.run([sys.executable, "-c", "import torch"], capture_output=True, env=dict(os.environ)).returncode
+        == 0
+    ):
+        pytest.skip("this environment has torch")
+    done = run(*verb)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.endswith("this needs torch and diffusers: pip install 'cifake[generate]'\n")
+
+
+def test_frechet_distance_is_the_closed_form_of_two_gaussians(rng):
+    first = rng.standard_normal((200_000, 3)) * [1, 2, 3]
+    second = rng.standard_normal((200_000, 3)) * [2, 2, 1] + [0, 3, 0]
+    assert fidelity.frechet_distance(first, second) == pytest.approx(9 + 1 + 0 + 4, rel=0.02)
+    assert fidelity.frechet_distance(first, first) == pytest.approx(0, abs=1e-9)
+
+
+def test_nearest_finds_copies_mirrored_ones_too(rng):
+    others = rng.integers(0, 256, (50, 32, 32, 3), dtype=np.uint8)
+    images = np.stack([others[7], others[31][:, ::-1], 255 - others[7]])
+    order, distances = fidelity.nearest(images, others, 2)
+    assert order[:2, 0].tolist() == [7, 31]
+    np.testing.assert_allclose(distances[:2, 0], 0, atol=0.1)
+    assert distances[2, 0] > 50
+    assert (distances[:, 0] <= distances[:, 1]).all()
