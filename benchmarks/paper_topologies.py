@@ -11,7 +11,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import resource
 import statistics
 import subprocess
 import sys
@@ -33,9 +32,8 @@ def main() -> None:
     options = parser.parse_args()
     os.environ["CIFAKE_HOME"] = str(options.home.absolute())
     build = ["data", "build", "--validation-fraction", "0"]
-    manifest = _cifake(*build, *(["--train-rows", str(options.train_rows)] if options.train_rows else []))
+    manifest, _ = _cifake(*build, *(["--train-rows", str(options.train_rows)] if options.train_rows else []))
     version = manifest["dataset_version"]
-    # The smaller memory first: the peak that the system reports is the largest of all children so far.
     found = {name: _train(name, version, options) for name in options.topologies}
     common.write_result(
         "paper_topologies",
@@ -53,7 +51,7 @@ def _train(topology: str, version: str, options: argparse.Namespace) -> dict[str
     from cifake_core.mlflow_client import client
 
     asked = ["--topology", topology, "--epochs", str(options.epochs), "--seed", str(options.seed)]
-    trained = _cifake("train", "--dataset", version, *asked)
+    trained, memory = _cifake("train", "--dataset", version, *asked)
     run = trained["run_id"]
     report, history = (
         json.loads(Path(client().download_artifacts(run, f"{name}.json")).read_text())
@@ -69,15 +67,18 @@ def _train(topology: str, version: str, options: argparse.Namespace) -> dict[str
         "auroc": report["all"]["auroc"],
         "train accuracy by epoch": [round(epoch["accuracy"], 4) for epoch in history],
         "seconds an epoch, median": round(statistics.median(epoch["seconds"] for epoch in history), 1),
-        "peak memory, MB": round(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024),
+        "peak memory, MB": round(memory / 1024),
     }
 
 
-def _cifake(*arguments: str) -> dict[str, Any]:
-    done = subprocess.run([CIFAKE, *arguments, "--json"], stdout=subprocess.PIPE, text=True)
-    if done.returncode:
+def _cifake(*arguments: str) -> tuple[dict[str, Any], int]:
+    """What a verb says, and its peak memory in KiB."""
+    running = subprocess.Popen([CIFAKE, *arguments, "--json"], stdout=subprocess.PIPE, text=True)
+    said = running.stdout.read() if running.stdout else ""
+    _, code, used = os.wait4(running.pid, 0)
+    if code:
         raise SystemExit(f"cifake {arguments[0]} failed")
-    return json.loads(done.stdout.splitlines()[-1])
+    return json.loads(said.splitlines()[-1]), used.ru_maxrss
 
 
 if __name__ == "__main__":
