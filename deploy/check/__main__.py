@@ -19,17 +19,17 @@ CRDS = ("monitoring.coreos.com/v1",)  # no schema in kubernetes-validate; semant
 ROLES = sorted(path.stem for path in (CHECKOUT / "deploy/images").glob("*.Containerfile"))
 
 
-def tool(name: str, *arguments: str | Path, **options: object) -> subprocess.CompletedProcess[str]:
+def tool(name: str | Path, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
     """Run a tool of this environment and capture what it says."""
-    command = [str(Path(sys.executable).parent / name), *map(str, arguments)]
-    return subprocess.run(command, cwd=CHECKOUT, capture_output=True, text=True, check=False, **options)  # type: ignore[call-overload,no-any-return]
+    command = [Path(sys.executable).parent / name, *arguments]
+    return subprocess.run(command, cwd=CHECKOUT, capture_output=True, text=True, check=False)
 
 
 def render(overlay: str) -> str:
     """An overlay's objects as YAML.
 
     Raises:
-        subprocess.CalledProcessError: kustomize refuses it.
+        SystemExit: kustomize refuses it.
     """
     made = tool("kubectl", "kustomize", f"k8s/overlays/{overlay}")
     if made.returncode:
@@ -85,11 +85,27 @@ def compose() -> Iterator[str]:
             yield found.stderr.strip()
 
 
+def prometheus() -> Iterator[str]:
+    """Rules and configuration are valid, and every case in prometheus/tests comes out as it says."""
+    folder = CHECKOUT / "deploy/prometheus"
+    tests = sorted(folder.glob("tests/*.yml"))
+    rules = [folder / "recording.yml", folder / "alerts.yml"]
+    commands: list[list[str | Path]] = [
+        ["promtool", "check", "config", folder / "compose.yml"],
+        ["promtool", "check", "rules", "--lint-fatal", *rules],
+        ["promtool", "test", "rules", *tests],
+        ["amtool", "check-config", CHECKOUT / "deploy/alertmanager/compose.yml"],
+    ]
+    for command in commands:
+        found = tool(*command)
+        if found.returncode:
+            yield from (found.stdout + found.stderr).splitlines()
+
+
 def main() -> int:
     """Print every problem; exit 1 when there is any."""
-    secrets = ["k8s/overlays/local/secrets", "deploy/secrets"]
-    for folder in secrets:
-        subprocess.run([sys.executable, "deploy/make_secrets.py", folder], cwd=CHECKOUT, check=True)
+    for secrets in ("k8s/overlays/local/secrets", "deploy/secrets"):
+        subprocess.run([sys.executable, "deploy/make_secrets.py", secrets], cwd=CHECKOUT, check=True)
     bad = 0
 
     def report(what: str, check: Callable[[], Iterator[str]]) -> None:
@@ -110,6 +126,7 @@ def main() -> int:
         report("checkov: overlays and Containerfiles", lambda: checkov(folder))
     report("hadolint: Containerfiles", hadolint)
     report("compose config", compose)
+    report("promtool, amtool: rules, their cases, configuration", prometheus)
     return 1 if bad else 0
 
 

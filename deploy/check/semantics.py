@@ -165,10 +165,7 @@ def _other_references(item: Object, objects: list[Object], keys: dict[tuple[str,
         for path in (p for rule in item["spec"]["rules"] for p in rule["http"]["paths"]):
             service = path["backend"]["service"]
             ports = _service_ports(objects).get(service["name"], {})
-            if service["port"].get("name", service["port"].get("number")) not in {
-                **ports,
-                **{v: v for v in ports.values()},
-            }:
+            if service["port"].get("name", service["port"].get("number")) not in {*ports, *ports.values()}:
                 yield f"{where(item)}: no Service {service['name']} with that port"
     elif item["kind"] == "StatefulSet" and item["spec"]["serviceName"] not in names(objects, "Service"):
         yield f"{where(item)}: no Service {item['spec']['serviceName']}"
@@ -202,10 +199,11 @@ def images(objects: list[Object]) -> Problems:
 
 
 def digests(objects: list[Object]) -> Problems:
-    """Every image is named by digest."""
+    """Every image is named by digest, once it is published: a name at example.com is one to be replaced first."""
     for pod in workloads(objects):
         for container in pod.containers():
-            if "@sha256:" not in container["image"]:
+            published = not container["image"].startswith("registry.example.com/")
+            if published and "@sha256:" not in container["image"]:
                 yield f"{pod.where}: image {container['image']} is not pinned by digest"
 
 
@@ -255,7 +253,7 @@ def probes(objects: list[Object]) -> Problems:
             for probe in ("livenessProbe", "readinessProbe", "startupProbe"):
                 action = container.get(probe, {})
                 port = (action.get("httpGet") or action.get("tcpSocket") or {}).get("port")
-                if port and port not in {**pod.ports(), **{n: n for n in pod.ports().values()}}:
+                if port and port not in {*pod.ports(), *pod.ports().values()}:
                     yield f"{pod.where}: {container['name']}'s {probe} asks a port {port} it does not have"
 
 

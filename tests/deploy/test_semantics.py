@@ -1,0 +1,143 @@
+"""The project's own Kubernetes checks find what they are there to find."""
+
+from __future__ import annotations
+
+import copy
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from deploy.check import model, semantics
+
+CHECKOUT = Path(__file__).resolve().parents[2]
+KUBECTL = CHECKOUT / ".venv-deploy/bin/kubectl"
+
+
+@pytest.fixture(scope="session")
+def local(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
+    if not KUBECTL.exists():
+        pytest.skip("no kubectl: run `make deploy-tools`")
+    copy_of = tmp_path_factory.mktemp("k8s") / "k8s"
+    shutil.copytree(CHECKOUT / "k8s", copy_of, ignore=shutil.ignore_patterns("secrets"))
+    secrets = copy_of / "overlays/local/secrets"
+    subprocess.run([sys.executable, CHECKOUT / "deploy/make_secrets.py", secrets], check=True)
+    made = subprocess.run(
+        [KUBECTL, "kustomize", copy_of / "overlays/local"], check=True, capture_output=True, text=True
+    )
+    return model.load(made.stdout)
+
+
+def find(objects: list[dict[str, Any]], kind: str, name: str) -> dict[str, Any]:
+    return next(o for o in objects if o["kind"] == kind and o["metadata"]["name"] == name)
+
+
+def container(objects: list[dict[str, Any]], kind: str, name: str) -> dict[str, Any]:
+    return find(objects, kind, name)["spec"]["template"]["spec"]["containers"][0]
+
+
+def test_the_local_overlay_has_no_problems(local: list[dict[str, Any]]) -> None:
+    assert semantics.problems(local) == []
+
+
+BREAKS: dict[str, tuple[Callable[[list[dict[str, Any]]], Any], str]] = {
+    "a selector that misses its pods": (
+        lambda o: find(o, "Deployment", "mlflow")["spec"]["selector"]["matchLabels"].update(x="y"),
+        "its selector does not match its own pods",
+    ),
+    "a service nobody answers": (
+        lambda o: find(o, "Service", "detector")["spec"]["selector"].update(x="y"),
+        "Service/detector: selects no pod",
+    ),
+    "a service port nobody has": (
+        lambda o: find(o, "Service", "detector")["spec"]["ports"][0].update(targetPort="web"),
+        "has no port web",
+    ),
+    "a latest image": (
+        lambda o: container(o, "Deployment", "detector").update(image="localhost/cifake/serve:latest"),
+        "is not pinned to a version",
+    ),
+    "a missing service account": (
+        lambda o: find(o, "StatefulSet", "airflow-scheduler")["spec"]["template"]["spec"].update(
+            serviceAccountName="z"
+        ),
+        "no ServiceAccount z",
+    ),
+    "a missing secret": (
+        lambda o: o.remove(
+            next(x for x in o if x["kind"] == "Secret" and x["metadata"]["name"].startswith("airflow-"))
+        ),
+        "no Secret airflow-",
+    ),
+    "a missing key of a secret": (
+        lambda o: next(x for x in o if x["kind"] == "Secret" and x["metadata"]["name"].startswith("mlflow-detector-"))[
+            "data"
+        ].clear(),
+        "has no key password",
+    ),
+    "a root container": (
+        lambda o: container(o, "Deployment", "detector")["securityContext"].update(readOnlyRootFilesystem=False),
+        "can write its root file system",
+    ),
+    "an address no service offers": (
+        lambda o: next(
+            x for x in o if x["kind"] == "ConfigMap" and x["metadata"]["name"].startswith("cifake-settings")
+        )["data"].update(MLFLOW_TRACKING_URI="http://mlflow:5001"),
+        "which no Service offers",
+    ),
+    "a label no policy knows": (
+        lambda o: find(o, "Deployment", "detector")["spec"]["template"]["metadata"]["labels"].update(
+            {"cifake/uses-magic": "true"}
+        ),
+        "no policy opens anything for cifake/uses-magic",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", BREAKS)
+def test_a_broken_overlay_is_found_out(local: list[dict[str, Any]], name: str) -> None:
+    broken = copy.deepcopy(local)
+    breaking, expected = BREAKS[name]
+    breaking(broken)
+    assert any(expected in problem for problem in semantics.problems(broken)), semantics.problems(broken)
+
+
+# Everything the NetworkPolicies let through inside the namespace; nothing enforces them where these tests run.
+CONNECTIONS = {
+    ("airflow-api-server", "airflow-scheduler", 8793),
+    ("airflow-api-server", "airflow-triggerer", 8794),
+    ("airflow-api-server", "postgres", 5432),
+    ("airflow-dag-processor", "postgres", 5432),
+    ("airflow-migrate", "postgres", 5432),
+    ("airflow-scheduler", "airflow-api-server", 8080),
+    ("airflow-scheduler", "detector", 3000),
+    ("airflow-scheduler", "object-store", 8333),
+    ("airflow-scheduler", "postgres", 5432),
+    ("airflow-triggerer", "airflow-api-server", 8080),
+    ("airflow-triggerer", "postgres", 5432),
+    ("detector", "mlflow", 5000),
+    ("mlflow", "object-store", 8333),
+    ("mlflow", "postgres", 5432),
+    ("mlflow-migrate", "postgres", 5432),
+    ("setup", "mlflow", 5000),
+    ("setup", "object-store", 8333),
+    ("step", "detector", 3000),
+    ("step", "mlflow", 5000),
+    ("step", "object-store", 8333),
+}
+
+
+def test_network_policies_allow_exactly_the_named_connections(local: list[dict[str, Any]]) -> None:
+    pods = {p.labels["app.kubernetes.io/name"]: p for p in model.workloads(local)}
+    found = {
+        (source, target, port)
+        for source, pod in pods.items()
+        for target, other in pods.items()
+        for port in other.ports().values()
+        if model.allows(local, pod.labels, other.labels, port)
+    }
+    assert found == CONNECTIONS
