@@ -13,7 +13,7 @@ import numpy as np
 
 from cifake_core.bundle import PARITY_TOLERANCE, Detector
 from cifake_core.client.remote import DetectorClient
-from cifake_core.errors import CheckFailedError, RegistryError, ServiceError
+from cifake_core.errors import CheckFailedError, ModelError, RegistryError, ServiceError
 from cifake_core.registry.artifacts import ModelVersion, fetch, resolve
 from cifake_core.settings import settings
 
@@ -33,16 +33,16 @@ def rollout(ref: str = "champion", timeout: float = 120, roll_back: bool = False
         P(REAL) found), rolled_back (false).
 
     Raises:
-        CheckFailedError: a replica does not serve it in time, or an answer differs.
-        RegistryError, ModelError: the version cannot be had.
+        CheckFailedError: its bundle is broken, a replica does not serve it in time, or an answer differs.
+        RegistryError, StoreError: the version cannot be had for another reason; nothing is rolled back.
     """
     version = resolve(ref)
-    detector = Detector(fetch(version), threads=1)
     result: dict[str, Any] = {"version": version.version, "replicas": 0, "seconds": None, "golden": 0, "worst": None}
     try:
+        detector = Detector(fetch(version), threads=1)
         _wait(version, timeout, result)
         _compare(version, detector, result)
-    except CheckFailedError as exc:
+    except (CheckFailedError, ModelError) as exc:
         went_back = ""
         if roll_back:
             went_back = _roll_back(version, str(exc))

@@ -66,7 +66,8 @@ def promote(
     Args:
         version: a version's number or alias.
         dataset_version: whose test split to judge on; the candidate's own by default.
-        force: promote although checks fail; needs a reason, and is recorded as forced.
+        force: promote although checks fail; needs a reason, and is recorded as forced. A bundle that does not load
+            is refused all the same.
 
     Returns:
         promoted, version, champion (after this), reasons, report_url.
@@ -88,6 +89,7 @@ def promote(
     verdict = contest.verdict()
     failed = [check.name for check in verdict.checks if not check.passed]
     report_url = _report(store, candidate, verdict, gate_page.page(verdict, contest))
+    force = force and bool(verdict.bundle_sha256)  # what cannot be served is not to be forced either
     passed = verdict.passed or force
     if failed and force:
         logger.warning("FORCED: version %s fails %s; promoting it because: %s", version, ", ".join(failed), reason)
@@ -113,6 +115,8 @@ def promote(
 def rollback(to: int | None = None, reason: str = "", only_from: int | None = None) -> dict[str, Any]:
     """Make `previous`, or a version that was champion before, champion again; without a gate, in one step.
 
+    When somebody moved the alias by hand, the way back is the champion that was last decided on.
+
     Args:
         only_from: change nothing unless this version is the champion.
 
@@ -129,7 +133,9 @@ def rollback(to: int | None = None, reason: str = "", only_from: int | None = No
         now = reigning.version if reigning else None
         return {"champion": now, "rolled_back": False, "from": now}
     if to is None:
-        target = find("previous")
+        recorded = history.last_move(store)
+        by_hand = reigning and recorded and recorded[1].version != reigning.version
+        target = find(str(recorded[1].version) if recorded and by_hand else "previous")
         if target is None:
             raise RegistryError("nothing to go back to: no version was champion before this one")
     else:

@@ -183,7 +183,7 @@ def test_an_alias_moved_by_hand_is_reported(field: MakeField) -> None:
     MlflowClient().set_registered_model_alias(MODEL_NAME, "champion", "2")
     with pytest.raises(CheckFailedError, match="version 2 is champion without gate evidence"):
         verify()
-    assert rollback(to=1)["champion"] == 1
+    assert rollback()["champion"] == 1  # undoes the move; nothing was `previous`
     assert verify()["problems"] == []
 
 
