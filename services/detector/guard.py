@@ -1,4 +1,4 @@
-"""Around every request: an id, security headers, metrics, one log line, and no exception that gets past."""
+"""Around every request: an id, a key, security headers, metrics, one log line; and no exception gets past."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ from collections.abc import Awaitable, Callable, Collection, MutableMapping
 from typing import Any
 
 from services.detector import metrics, problems
+from services.detector.keys import Keys
+from services.detector.problems import ProblemError
 
 logger = logging.getLogger("bentoml.cifake.requests")
 
@@ -41,11 +43,17 @@ class Guard:
     Args:
         app: the application inside.
         routes: its paths; any other is counted as `other`, so that strangers cannot make metric series.
+        keys: who may ask; None for everybody.
+        public: paths that need no key.
     """
 
-    def __init__(self, app: App, routes: Collection[str]) -> None:
+    def __init__(
+        self, app: App, routes: Collection[str], keys: Keys | None = None, public: Collection[str] = ()
+    ) -> None:
         self.app = app
         self.routes = frozenset(routes)
+        self.keys = keys
+        self.public = frozenset(public)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
@@ -56,7 +64,7 @@ class Guard:
         route = scope["path"] if scope["path"] in self.routes else "other"
         request_id = _request_id(scope)
         scope.setdefault("state", {})["request_id"] = request_id
-        status = 0
+        status, key = 0, None
 
         async def answer(message: Message) -> None:
             nonlocal status
@@ -67,7 +75,11 @@ class Guard:
             await send(message)
 
         try:
+            if self.keys and scope["path"] not in self.public:
+                key = self.keys.check(scope["headers"])
             await self.app(scope, receive, answer)
+        except ProblemError as exc:
+            await problems.response(exc.code, exc.detail, request_id, exc.headers)(scope, receive, answer)
         except Exception:
             logger.exception("request %s failed", request_id)
             if not status:
@@ -79,7 +91,7 @@ class Guard:
             metrics.request_seconds.labels(route).observe(seconds)
             if logger.isEnabledFor(logging.INFO):
                 entry = {"request_id": request_id, "method": scope["method"], "route": route, "status": status}
-                logger.info("%s", json.dumps({**entry, "ms": round(seconds * 1000, 2)}))
+                logger.info("%s", json.dumps({**entry, "ms": round(seconds * 1000, 2), "key": key}))
 
 
 def _request_id(scope: Scope) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 import threading
 from collections.abc import Callable
@@ -10,7 +11,9 @@ import httpx
 import pytest
 
 from cifake_core.client.answers import Batch, Classification, HeatmapAnswer, ModelCard, Problem
-from tests.service.conftest import Process, Registry
+from cifake_core.settings import settings
+from services.detector import keys
+from tests.service.conftest import Process, Registry, wait_for
 
 
 def test_a_batch_answers_each_image_on_its_own(service: Process, photo: bytes) -> None:
@@ -65,6 +68,50 @@ def test_answers_carry_an_id_and_security_headers(service: Process, photo: bytes
     kept = service.post("/classify", content=b"x", headers={"X-Request-ID": "trace-0123456789"})
     assert kept.headers["x-request-id"] == kept.json()["request_id"] == "trace-0123456789"
     assert service.get("/status", headers={"X-Request-ID": "a b\tc{}"}).headers["x-request-id"] != "a b\tc{}"
+
+
+@pytest.fixture(scope="module")
+def guarded(
+    registry: Registry, start_service: Callable[..., Process], tmp_path_factory: pytest.TempPathFactory
+) -> Process:
+    """A service that asks for keys, of which there is one; it may be used ten times in a burst."""
+    file = tmp_path_factory.mktemp("secrets") / "keys"
+    file.write_text(f"# the only one\nalice {hashlib.sha256(b'open sesame').hexdigest()}\n")
+    asking = {"CIFAKE_AUTH": "on", "CIFAKE_API_KEYS": str(file), "CIFAKE_RATE_LIMIT": "5"}
+    return start_service(registry.server.url, **asking)
+
+
+@pytest.mark.parametrize("headers", [{}, {"X-API-Key": "wrong"}, {"Authorization": "Basic YTpi"}])
+def test_without_the_right_key_nothing_is_answered(guarded: Process, photo: bytes, headers: dict[str, str]) -> None:
+    for path in ("/classify", "/explain", "/nothing"):
+        answer = guarded.post(path, content=photo, headers=headers)
+        assert answer.status_code == 401
+        assert Problem.model_validate_json(answer.content).code == "unauthorized"
+    assert guarded.get("/status", headers=headers).status_code == 401
+    assert guarded.get("/metrics", headers=headers).status_code == 200
+
+
+def test_a_key_opens_and_has_its_rate(guarded: Process, photo: bytes) -> None:
+    for headers in ({"X-API-Key": "open sesame"}, {"Authorization": "Bearer open sesame"}):
+        assert guarded.post("/classify", content=photo, headers=headers).status_code == 200
+    codes = [guarded.get("/status", headers={"X-API-Key": "open sesame"}).status_code for _ in range(40)]
+    assert set(codes) == {200, 429}
+    refused = guarded.get("/status", headers={"X-API-Key": "open sesame"})
+    if refused.status_code == 429:
+        assert int(refused.headers["retry-after"]) >= 1
+    wait_for(lambda: guarded.get("/status", headers={"X-API-Key": "open sesame"}).status_code == 200, 10)
+    assert "open sesame" not in guarded.log.read_text()
+
+
+@pytest.mark.parametrize(
+    ("host", "asked"), [("127.0.0.1", False), ("localhost", False), ("::1", False), ("0.0.0.0", True)]
+)
+def test_keys_are_asked_for_wherever_others_can_reach_it(
+    host: str, asked: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CIFAKE_HOST", host)
+    settings.cache_clear()
+    assert keys.needed() is asked
 
 
 def test_more_than_it_can_hold_is_refused_at_once_and_then_it_recovers(
