@@ -6,7 +6,9 @@ Every topology takes 32×32 RGB pixels 0..255, scales them inside the model, and
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING
 
 from cifake_core.errors import ConfigurationError
@@ -18,6 +20,7 @@ if TYPE_CHECKING:
     Body = Callable[[keras.KerasTensor], keras.KerasTensor]
 
 _TOPOLOGIES: dict[str, Body] = {}
+_GRID = re.compile(r"conv([1-9]\d{0,3})x([1-9])(?:-dense([1-9]\d{0,4})x([1-9]))?")
 
 
 def topology(name: str) -> Callable[[Body], Body]:
@@ -41,15 +44,28 @@ def check(name: str) -> None:
     Raises:
         ConfigurationError: there is none; the message lists the known ones.
     """
-    if name not in _TOPOLOGIES:
-        raise ConfigurationError(f"no topology {name!r}; known: {', '.join(names())}")
+    _body(name)
+
+
+def _body(name: str) -> Body:
+    if name in _TOPOLOGIES:
+        return _TOPOLOGIES[name]
+    if found := _GRID.fullmatch(name):
+        filters, convolutions, units, dense = (int(number or 0) for number in found.groups())
+        return partial(_grid, filters=filters, convolutions=convolutions, units=units, dense=dense)
+    raise ConfigurationError(f"no topology {name!r}; known: {', '.join(names())}, and convFxN-denseUxM")
+
+
+def grid_name(filters: int, convolutions: int, units: int = 0, dense: int = 0) -> str:
+    """The name of a network of the paper's search: so many convolutions of so many filters, and dense layers."""
+    return f"conv{filters}x{convolutions}" + (f"-dense{units}x{dense}" if dense else "")
 
 
 def build(name: str, image_size: int = SIZE) -> keras.Model:
     """An untrained network: images (N, 32, 32, 3), uint8 or float 0..255 → P(REAL) (N, 1).
 
     Args:
-        name: one of `names()`.
+        name: one of `names()`, or `conv32x2-dense64x1` and the like, as `grid_name` makes them.
         image_size: side the images are resized to inside the model, in pixels (bilinear, as Keras' loaders do);
             the paper feeds 224.
 
@@ -58,14 +74,14 @@ def build(name: str, image_size: int = SIZE) -> keras.Model:
     """
     import keras
 
-    check(name)
+    body = _body(name)
     inputs = keras.Input((SIZE, SIZE, 3), name="images")
     x = inputs
     if image_size != SIZE:
         x = keras.layers.Resizing(image_size, image_size, name="resize")(x)
     x = keras.layers.Rescaling(1 / 255, name="scale")(x)
     try:
-        x = _TOPOLOGIES[name](x)
+        x = body(x)
     except ValueError as exc:
         raise ConfigurationError(f"topology {name!r} does not fit {image_size}×{image_size} images: {exc}") from exc
     x = keras.layers.Dense(1, name="logit", dtype="float32")(x)
@@ -89,18 +105,26 @@ def _seed(x: keras.KerasTensor) -> keras.KerasTensor:
     return layers.Dense(128, activation="relu", name="dense1")(layers.Flatten()(x))
 
 
-@topology("bird-lotfi")
-def _bird_lotfi(x: keras.KerasTensor) -> keras.KerasTensor:
-    """Two padded 3×3 convolutions of 32, each max-pooled; dense 64.
+def _grid(x: keras.KerasTensor, filters: int, convolutions: int, units: int = 0, dense: int = 0) -> keras.KerasTensor:
+    """Padded 3×3 convolutions of equal width, each max-pooled, and dense layers of equal width.
 
-    The best topology of Bird & Lotfi 2024 (https://doi.org/10.1109/ACCESS.2024.3356122): 141,345 weights at 32×32.
+    The networks that Bird & Lotfi 2024 search (https://doi.org/10.1109/ACCESS.2024.3356122).
     """
     from keras import layers
 
-    for number in (1, 2):
-        x = layers.Conv2D(32, 3, padding="same", activation="relu", name=f"block{number}")(x)
+    for number in range(1, convolutions + 1):
+        x = layers.Conv2D(filters, 3, padding="same", activation="relu", name=f"block{number}")(x)
         x = layers.MaxPooling2D(2)(x)
-    return layers.Dense(64, activation="relu", name="dense1")(layers.Flatten()(x))
+    x = layers.Flatten()(x)
+    for number in range(1, dense + 1):
+        x = layers.Dense(units, activation="relu", name=f"dense{number}")(x)
+    return x
+
+
+@topology("bird-lotfi")
+def _bird_lotfi(x: keras.KerasTensor) -> keras.KerasTensor:
+    """The best topology of the paper's search: 141,345 weights at 32×32."""
+    return _grid(x, filters=32, convolutions=2, units=64, dense=1)
 
 
 def _convolution(x: keras.KerasTensor, filters: int, size: int = 3, name: str | None = None) -> keras.KerasTensor:

@@ -7,7 +7,14 @@ from cifake_core.training import topologies
 
 @pytest.mark.parametrize(
     ("name", "size", "parameters"),
-    [("seed", 32, 159_041), ("bird-lotfi", 32, 141_345), ("seed", 224, 11_169_089), ("bird-lotfi", 224, 6_432_801)],
+    [
+        ("seed", 32, 159_041),
+        ("bird-lotfi", 32, 141_345),
+        ("conv32x2-dense64x1", 32, 141_345),
+        ("conv16x1", 32, 4_545),
+        ("seed", 224, 11_169_089),
+        ("bird-lotfi", 224, 6_432_801),
+    ],
 )
 def test_the_papers_networks_have_the_papers_numbers_of_weights(name, size, parameters):
     assert topologies.build(name, size).count_params() == parameters
@@ -29,6 +36,19 @@ def test_every_topology_scores_pixels_and_names_what_can_be_explained(name, rows
 def test_an_unknown_topology_is_refused_with_the_known_ones():
     with pytest.raises(ConfigurationError, match=r"no topology 'vgg'; known: .*bird-lotfi.*seed"):
         topologies.build("vgg")
+
+
+@pytest.mark.parametrize("name", ["conv32", "conv0x2", "conv32x2-dense64", "conv32x2-", "conv99999x1"])
+def test_a_name_that_is_nearly_one_of_the_grid_is_refused(name):
+    with pytest.raises(ConfigurationError, match="no topology"):
+        topologies.check(name)
+
+
+def test_the_grids_networks_are_the_named_ones():
+    assert topologies.grid_name(32, 2, 64, 1) == "conv32x2-dense64x1"
+    assert topologies.grid_name(16, 1) == "conv16x1"
+    one, other = topologies.build("bird-lotfi"), topologies.build("conv32x2-dense64x1")
+    assert [weight.shape for weight in one.weights] == [weight.shape for weight in other.weights]
 
 
 def test_an_image_size_too_small_for_a_topology_is_refused():
