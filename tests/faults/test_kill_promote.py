@@ -11,9 +11,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from mlflow import MlflowClient
 
 from cifake_core.errors import CheckFailedError
+from cifake_core.mlflow_client import client
 from cifake_core.registry import history
 from cifake_core.registry.artifacts import resolve
 from cifake_core.registry.promotion import promote, rollback
@@ -53,7 +53,7 @@ def tags(key: str) -> Callable[[str, str, dict], bool]:
 
 
 def aliases() -> dict[str, int]:
-    return {alias: int(v) for alias, v in MlflowClient().get_registered_model(MODEL_NAME).aliases.items()}
+    return {alias: int(v) for alias, v in client().get_registered_model(MODEL_NAME).aliases.items()}
 
 
 def leftovers(f: Field) -> list[str]:

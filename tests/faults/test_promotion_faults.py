@@ -13,9 +13,9 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
-from mlflow import MlflowClient
 
 from cifake_core.errors import CheckFailedError, RegistryError
+from cifake_core.mlflow_client import client
 from cifake_core.registry import history
 from cifake_core.registry.artifacts import resolve
 from cifake_core.registry.promotion import promote
@@ -48,11 +48,11 @@ def cached() -> list[str]:
 
 
 def aliases() -> dict[str, int]:
-    return {alias: int(v) for alias, v in MlflowClient().get_registered_model(MODEL_NAME).aliases.items()}
+    return {alias: int(v) for alias, v in client().get_registered_model(MODEL_NAME).aliases.items()}
 
 
 def artefacts(version: int) -> Path:
-    run = MlflowClient().get_run(resolve(str(version)).run_id)
+    run = client().get_run(resolve(str(version)).run_id)
     return Path(urlsplit(run.info.artifact_uri).path) / "detector"
 
 
@@ -67,7 +67,7 @@ def serving(field: MakeField) -> tuple[Field, Champion]:
 
 
 def move_by_hand(version: int) -> None:
-    MlflowClient().set_registered_model_alias(MODEL_NAME, "champion", str(version))
+    client().set_registered_model_alias(MODEL_NAME, "champion", str(version))
 
 
 def test_mlflow_killed_during_a_download_and_before_a_start(
@@ -196,7 +196,7 @@ def test_a_full_disk_keeps_the_model_that_is_served(
 
 def test_a_deleted_alias_changes_nothing_that_is_served(serving: tuple[Field, Champion]) -> None:
     f, service = serving
-    MlflowClient().delete_registered_model_alias(MODEL_NAME, "champion")
+    client().delete_registered_model_alias(MODEL_NAME, "champion")
     version, problem = look(service)
     assert version == 1
     assert "no alias 'champion'" in problem

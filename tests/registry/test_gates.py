@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from cifake_core.errors import ConfigurationError, ModelError
+from cifake_core.mlflow_client import client
 from cifake_core.registry.gates import POLICY, load_policy
 from cifake_core.registry.promotion import promote
 from tests.registry.conftest import Field
@@ -85,10 +86,9 @@ def test_graphs_that_disagree_are_refused(field: MakeField, changed: str) -> Non
 
 def test_a_version_without_graphs_is_refused(field: MakeField, tmp_path: Path) -> None:
     f = field(share(0.9))
-    from mlflow import MlflowClient
 
-    run = MlflowClient().create_run("0").info.run_id
-    MlflowClient().create_model_version("cifake-detector", f"runs:/{run}/detector", run)
+    run = client().create_run("0").info.run_id
+    client().create_model_version("cifake-detector", f"runs:/{run}/detector", run)
     (reason,) = _refused("2", dataset_version=f.manifest.version)
     assert "no artefact detector/detector.json" in reason
 
@@ -97,9 +97,8 @@ def test_a_broken_champion_is_named_and_may_be_overruled(field: MakeField) -> No
     f = field(share(0.8), share(0.95))
     promote("1")
     broken = f.add(0, "broken", changed="parity")
-    from mlflow import MlflowClient
 
-    MlflowClient().set_registered_model_alias("cifake-detector", "champion", str(broken))
+    client().set_registered_model_alias("cifake-detector", "champion", str(broken))
     with pytest.raises(ModelError, match=r"champion version 3 cannot be scored.*--force"):
         promote("2")
     assert promote("2", force=True, reason="the champion is broken")["promoted"]

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
-from mlflow import MlflowClient
 
 from cifake_core.errors import CheckFailedError, ConfigurationError, NotRegisteredError, RegistryError
+from cifake_core.mlflow_client import client
 from cifake_core.registry import history, promotion
 from cifake_core.registry.artifacts import resolve
 from cifake_core.registry.promotion import promote, rollback
@@ -20,7 +20,7 @@ MakeField = Callable[..., Field]
 
 
 def _aliases() -> dict[str, int]:
-    return {alias: int(v) for alias, v in MlflowClient().get_registered_model(MODEL_NAME).aliases.items()}
+    return {alias: int(v) for alias, v in client().get_registered_model(MODEL_NAME).aliases.items()}
 
 
 def test_the_first_champion_needs_only_the_floor_and_evidence(field: MakeField) -> None:
@@ -34,7 +34,7 @@ def test_the_first_champion_needs_only_the_floor_and_evidence(field: MakeField) 
     assert champion.tags["decision_reason"] == "the first"
     assert champion.tags["decided_by"]
     assert f.store.exists("gates/cifake-detector-1/first/gate.html")
-    artefacts = {a.path for a in MlflowClient().list_artifacts(champion.run_id, "gate/first")}
+    artefacts = {a.path for a in client().list_artifacts(champion.run_id, "gate/first")}
     assert artefacts == {"gate/first/gate.html", "gate/first/gate.json"}
 
 
@@ -152,7 +152,7 @@ def test_a_decision_that_was_not_carried_out_is_by_the_next_command(field: MakeF
     promote("1")
     promote("2")
     f.store.delete(f"{history.FOLDER}/00000002.done")
-    api = MlflowClient()
+    api = client()
     api.set_registered_model_alias(MODEL_NAME, "champion", "1")
     api.delete_registered_model_alias(MODEL_NAME, "previous")
     with pytest.raises(CheckFailedError, match="not carried out"):
@@ -165,7 +165,7 @@ def test_a_decision_that_was_not_carried_out_is_by_the_next_command(field: MakeF
 def test_without_an_alias_the_last_recorded_champion_is_the_one_to_beat(field: MakeField) -> None:
     field(share(0.95), share(0.8))
     promote("1")
-    MlflowClient().delete_registered_model_alias(MODEL_NAME, "champion")
+    client().delete_registered_model_alias(MODEL_NAME, "champion")
     with pytest.raises(CheckFailedError, match="alias is gone"):
         verify()
     answer = promote("2")
@@ -180,7 +180,7 @@ def test_an_alias_moved_by_hand_is_reported(field: MakeField) -> None:
     field(share(0.95), share(0.8))
     promote("1")
     assert verify()["problems"] == []
-    MlflowClient().set_registered_model_alias(MODEL_NAME, "champion", "2")
+    client().set_registered_model_alias(MODEL_NAME, "champion", "2")
     with pytest.raises(CheckFailedError, match="version 2 is champion without gate evidence"):
         verify()
     assert rollback()["champion"] == 1  # undoes the move; nothing was `previous`
@@ -193,7 +193,7 @@ def test_verify_sees_a_lost_gate_report_and_changed_artefacts(field: MakeField) 
     f.store.delete("gates/cifake-detector-1/first/gate.html")
     with pytest.raises(CheckFailedError, match=r"gate\.html is gone"):
         verify()
-    api = MlflowClient()
+    api = client()
     f.add(0, "other", gain=20)
     api.log_artifacts(resolve("1").run_id, str(f.folder / "other"), "detector")
     api.delete_model_version_tag(MODEL_NAME, "1", "bundle_sha256")
