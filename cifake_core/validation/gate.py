@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import tempfile
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -38,7 +39,7 @@ class Inspection:
     checker: Checker
     outcomes: list[Outcome]
 
-    def run(self, loaded: list[Suite], names: tuple[str, ...]) -> None:
+    def run(self, loaded: list[Suite], names: Collection[str]) -> None:
         """Run the suites of the named tables."""
         for suite in loaded:
             if suite.table in names and suite.table in self.tables:
@@ -65,7 +66,7 @@ def validate(
     Args:
         version: the dataset version to check.
         against: another version to measure drift from.
-        balance: `greyscale` first makes a version in which both labels hold the same share of greyscale pictures.
+        balance: one of `balance.BALANCES`: first make the version in which labels are matched so, and check that.
         max_quarantine: largest share of rows that may be taken out, 0–1; above it the whole version is refused.
         expectations: folder of suites; default the project's.
 
@@ -96,8 +97,9 @@ def validate(
             seen = _inspect(store, cleaned, loaded)
     encoded = seen.shards.images()
     rest = features.of_version(store, reference) if reference else None
-    seen.tables |= tables.build(seen.tables["images"], encoded.__getitem__, rest)
-    seen.run(loaded, tuple(name for name in tables.COLUMNS if name not in ROW_TABLES))
+    others = {suite.table for suite in loaded} - set(ROW_TABLES)
+    seen.tables |= tables.build(others, seen.tables["images"], encoded.__getitem__, rest)
+    seen.run(loaded, others)
     return _conclude(store, manifest.version, seen, encoded, set_aside, against)
 
 
@@ -134,7 +136,7 @@ def _conclude(
         warnings=[f for f in failed if f.severity != "critical"],
         quarantined=set_aside.reasons if set_aside and taken_out else {},
         quarantine_url=set_aside.url if set_aside else None,
-        shortcuts=_audits(seen.tables["shortcuts"]),
+        shortcuts=_audits(seen.tables.get("shortcuts")),
         against=against,
         report_url=store.url_of(f"validation/{version}/report.html"),
         docs_url=store.url_of(f"validation/{version}/data_docs/index.html"),
@@ -188,6 +190,8 @@ def _example(table: pd.DataFrame, row: int) -> str:
     return " ".join(f"{k}={values[k]}" for k in keys)
 
 
-def _audits(table: pd.DataFrame) -> list[Audit]:
+def _audits(table: pd.DataFrame | None) -> list[Audit]:
+    if table is None:
+        return []
     rows = table.drop(columns="offline_sample").astype(object).where(table.notna(), None).to_dict("records")
     return [Audit(**row) for row in rows]

@@ -11,7 +11,7 @@ from cifake_core.images import codec, dataset
 from cifake_core.settings import CLASSES, LABELS
 from cifake_core.validation.checks import Outcome
 from cifake_core.validation.quarantine import Quarantined
-from cifake_core.validation.result import ValidationResult
+from cifake_core.validation.result import Audit, ValidationResult
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -65,10 +65,10 @@ def page(
     return environment.get_template("report.html").render(
         result=result,
         manifest=manifest,
-        labels=LABELS,
-        splits=_records(tables["splits"]),
+        totals={label: sum(rows.get(label, 0) for rows in manifest.counts.values()) for label in LABELS},
+        splits=_records(tables["splits"]) if "splits" in tables else [],
         outcomes=outcomes,
-        audits=[(audit, AUDITS.get(audit.audit, audit.audit)) for audit in result.shortcuts],
+        audits=_audits(result, outcomes),
         samples=_samples(images, encoded),
         histograms=_histograms(images),
         drift=_drift(tables["drift"]) if "drift" in tables else [],
@@ -76,6 +76,18 @@ def page(
         width=WIDTH,
         height=HEIGHT,
     )
+
+
+def _audits(result: ValidationResult, outcomes: list[Outcome]) -> list[tuple[Audit, str, str]]:
+    """Audits in the order of AUDITS, each with its text and the severity of the expectation it failed, if any."""
+    failed: dict[int, str] = {}
+    for outcome in outcomes:
+        if outcome.table == "shortcuts" and not outcome.success:
+            for row in outcome.rows:
+                failed[row] = "critical" if "critical" in (failed.get(row), outcome.severity) else outcome.severity
+    order = {name: place for place, name in enumerate(AUDITS)}
+    rows = [(audit, AUDITS[audit.audit], failed.get(row, "")) for row, audit in enumerate(result.shortcuts)]
+    return sorted(rows, key=lambda row: order[row[0].audit])
 
 
 def _records(table: pd.DataFrame) -> list[dict[str, Any]]:

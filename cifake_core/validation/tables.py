@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import hashlib
-import io
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from itertools import combinations
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
-from cifake_core.errors import DatasetError
 from cifake_core.images import codec, dataset, records
 from cifake_core.settings import CLASSES, LABELS
 from cifake_core.storage import Store
@@ -24,7 +20,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 SHARDS = ("shard", "split", "rows", "rows_in_manifest", "as_recorded", "missing_columns", "unexpected_columns")
-GROUPS = ("split", "label", "class", "rows", "ratio_to_even")
+GROUPS = ("split", "label", "class", "rows", "even_share", "ratio_to_even")
 SPLITS = (
     *("split", "rows", "share", "real_share", "exact_duplicates", "exact_duplicate_share", "in_another_split"),
     *("near_duplicates", "near_duplicate_share", "greyscale_fake", "greyscale_real", "greyscale_gap"),
@@ -50,14 +46,7 @@ class Shards:
 
     def images(self) -> list[bytes]:
         """Encoded images in row order; empty bytes where there is none."""
-        return [data for table in self.tables.values() for data in encoded_images(table)]
-
-
-def encoded_images(table: pa.Table) -> list[bytes]:
-    """The encoded images of a table that may not be in the row schema."""
-    if "image" not in table.column_names:
-        return [b""] * table.num_rows
-    return [data or b"" for data in records.image_bytes(table)]
+        return [data for table in self.tables.values() for data in features.encoded(table)]
 
 
 def read_shards(store: Store, manifest: dataset.Manifest) -> Shards:
@@ -71,18 +60,13 @@ def read_shards(store: Store, manifest: dataset.Manifest) -> Shards:
 
     tables, facts = {}, []
     for shard in manifest.shards:
-        name = f"datasets/{manifest.version}/{shard.name}"
-        data = store.read(name)
-        try:
-            tables[shard.name] = pq.read_table(io.BytesIO(data))
-        except (pa.ArrowInvalid, OSError) as exc:
-            raise DatasetError(f"{store.url_of(name)}: not a readable Parquet file ({exc})") from exc
+        tables[shard.name], digest = features.read_shard(store, f"datasets/{manifest.version}/{shard.name}")
         facts.append(
             {
                 "shard": shard.name,
                 "split": shard.split,
                 "rows_in_manifest": shard.rows,
-                "as_recorded": hashlib.sha256(data).hexdigest() == shard.sha256,
+                "as_recorded": digest == shard.sha256,
                 **schema_facts(tables[shard.name]),
             }
         )
@@ -102,33 +86,36 @@ def schema_facts(table: pa.Table) -> dict[str, object]:
 
 
 def build(
-    images: pd.DataFrame, encoded: Callable[[int], bytes], reference: pd.DataFrame | None = None
+    names: Collection[str],
+    images: pd.DataFrame,
+    encoded: Callable[[int], bytes],
+    reference: pd.DataFrame | None = None,
 ) -> dict[str, pd.DataFrame]:
-    """The tables made from the feature table, by name.
+    """The named tables made from the feature table; `drift` only where there is a reference.
 
     Args:
         images: the feature table.
         encoded: gives the encoded image of a `row`.
         reference: the feature table of another version to measure drift against.
     """
-    tables = {
-        "groups": groups(images),
-        "splits": splits(images, encoded),
-        "shortcuts": shortcuts.audit(images),
+    makers: dict[str, Callable[[], pd.DataFrame]] = {
+        "groups": lambda: groups(images),
+        "splits": lambda: splits(images, encoded),
+        "shortcuts": lambda: shortcuts.audit(images),
     }
     if reference is not None:
-        tables["drift"] = drift.measure(images, reference)
-    return tables
+        makers["drift"] = lambda: drift.measure(images, reference)
+    return {name: make() for name, make in makers.items() if name in names}
 
 
 def groups(images: pd.DataFrame) -> pd.DataFrame:
-    """Rows per split, label and class; `ratio_to_even` is 1 where a class has its even share of its split's rows."""
+    """Rows per split, label and class; `even_share` is what each would have were its split's rows spread evenly."""
     import pandas as pd
 
     index = pd.MultiIndex.from_product([_present(images), LABELS, CLASSES], names=["split", "label", "class"])
     rows = images.groupby(["split", "label", "class"]).size().reindex(index, fill_value=0).rename("rows").reset_index()
-    total = images.groupby("split").size()
-    rows["ratio_to_even"] = rows["rows"] * len(LABELS) * len(CLASSES) / rows["split"].map(total)
+    rows["even_share"] = rows["split"].map(images.groupby("split").size()) / (len(LABELS) * len(CLASSES))
+    rows["ratio_to_even"] = rows["rows"] / rows["even_share"]
     return rows[list(GROUPS)]
 
 
@@ -193,7 +180,7 @@ def _near(images: pd.DataFrame, encoded: Callable[[int], bytes]) -> dict[str, in
 
         def luminance(side: str, index: np.ndarray, rows: dict[str, np.ndarray] = rows) -> np.ndarray:
             wanted, where = np.unique(rows[side][index], return_inverse=True)
-            pixels = np.stack([codec.resize(codec.decode(encoded(int(row))).pixels) for row in wanted])
+            pixels = np.stack([codec.resize(features.decode(encoded(int(row)))) for row in wanted])
             return (pixels @ np.array([0.299, 0.587, 0.114], np.float32)).astype(np.float32)[where]
 
         left, right = (part["phash"].to_numpy(np.uint64) for part in sides.values())

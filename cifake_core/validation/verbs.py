@@ -31,8 +31,8 @@ def _render(result: Any) -> str:
 @click.option("--against", metavar="VERSION", help="Also measure drift from this version, per feature and label.")
 @click.option(
     "--balance",
-    type=click.Choice(["greyscale"]),
-    help="First make a version in which both labels hold as many greyscale pictures, and check that.",
+    type=click.Choice(["greyscale", "colourfulness"]),
+    help="First match FAKE and REAL rows, by greyscale or not or by 20 steps of colour, and check the version made.",
 )
 @click.option(
     "--max-quarantine",
