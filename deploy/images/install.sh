@@ -12,7 +12,7 @@ case $1 in
     python3 -m venv --without-pip /opt/venv
     python3 -m venv /opt/build
     /opt/build/bin/pip install --quiet --require-hashes -r locks/build.txt
-    /opt/build/bin/pip --python /opt/venv/bin/python install --quiet --require-hashes -r "locks/$2.txt"
+    /opt/build/bin/pip --python /opt/venv/bin/python install --quiet --no-deps --require-hashes -r "locks/$2.txt"
     if [ -n "${EXTRA_REQUIREMENTS:-}" ]; then
       sed -n 's/^\([^ #]*==[^ ]*\).*\\$/\1/p' "locks/$2.txt" >/tmp/constraints.txt
       # shellcheck disable=SC2086 # a list
