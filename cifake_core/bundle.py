@@ -13,6 +13,7 @@ In MLflow a bundle is the artefact folder `detector` of the run that made the mo
 from __future__ import annotations
 
 import hashlib
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -130,6 +131,15 @@ class Detector:
         """P(REAL) (N,) float32 of images (N, S, S, 3) uint8, in batches."""
         parts = [self.score(np.ascontiguousarray(images[i : i + batch]))[1] for i in range(0, len(images), batch)]
         return np.concatenate(parts) if parts else np.empty(0, np.float32)
+
+    def latency_ms(self, image: np.ndarray, runs: int = 50) -> float:
+        """Median milliseconds to score an image (1, S, S, 3) uint8, here and now."""
+        image, times = np.ascontiguousarray(image), []
+        for _ in range(runs):
+            start = time.perf_counter()
+            self.score(image)
+            times.append(time.perf_counter() - start)
+        return 1000 * float(np.median(times))
 
     def explain(self, images: np.ndarray) -> Explanation:
         """What the Grad-CAM family needs, for images (N, S, S, 3) uint8, in one run of the explanation graph."""

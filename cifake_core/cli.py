@@ -11,6 +11,7 @@ VERBS = {
     "generate": "cifake_core.generation.verbs",
     "validate": "cifake_core.validation.verbs",
     "train": "cifake_core.training.verbs",
+    "sweep": "cifake_core.training.verbs",
     "evaluate": "cifake_core.registry.verbs",
     "promote": "cifake_core.registry.verbs",
     "rollback": "cifake_core.registry.verbs",

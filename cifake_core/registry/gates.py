@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Callable, Iterator
 from functools import cached_property
 from pathlib import Path
@@ -303,7 +302,7 @@ def _bounds(contest: Contest) -> Iterator[Check]:
     ece = metrics.ece(whole.labels, whole.scores)
     folder = contest.detector.folder
     size = sum((folder / name).stat().st_size for name in ("score.onnx", "explain.onnx")) / 1e6
-    latency = _latency_ms(contest.detector, contest.images.images[:1])
+    latency = contest.detector.latency_ms(contest.images.images[:1])
     for name, measured, limit, text in (
         ("calibration", ece, bounds.ece, f"expected calibration error {ece:.4f}"),
         ("false-alarms", alarms, bounds.false_alarm_rate, f"{100 * alarms:.2f} % of REAL is called FAKE"),
@@ -317,16 +316,6 @@ def _bounds(contest: Contest) -> Iterator[Check]:
             limit=limit,
             why=f"{text}; at most {limit:g} is allowed",
         )
-
-
-def _latency_ms(detector: bundle.Detector, image: np.ndarray, runs: int = 50) -> float:
-    image = np.ascontiguousarray(image)
-    times = []
-    for _ in range(runs):
-        start = time.perf_counter()
-        detector.score(image)
-        times.append(time.perf_counter() - start)
-    return 1000 * float(np.median(times))
 
 
 def _validated(contest: Contest) -> Iterator[Check]:

@@ -91,6 +91,9 @@ def fit(
     feed = _feed(train, options.batch_size, options.augmentation)
     check = _feed(validation, 512)(np.arange(len(validation.labels))) if validation else None
     for epoch in range(len(history), options.epochs):
+        if _settled(history, options.patience):
+            log.info("stopping early: no lower loss in %d epochs", options.patience)
+            break
         started = time.perf_counter()
         order = np.random.default_rng([options.seed, epoch]).permutation(len(train.labels))
         logs = model.fit(
@@ -110,6 +113,12 @@ def fit(
     if average:
         average.swap()
     return Fitted(model, history)
+
+
+def _settled(history: list[dict[str, float]], patience: int) -> bool:
+    """Has the loss (of the validation rows, where there are any) found no new low in the last `patience` epochs?"""
+    losses = [epoch.get("val_loss", epoch["loss"]) for epoch in history]
+    return bool(patience) and len(losses) > patience and min(losses[-patience:]) >= min(losses[:-patience])
 
 
 def _optimizer(options: Options, steps: int) -> keras.optimizers.Optimizer:

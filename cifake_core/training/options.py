@@ -33,6 +33,7 @@ class Options(BaseModel, frozen=True):
     learning_rate: Annotated[float, Field(gt=0)] = 0.001
     weight_decay: Annotated[float, Field(ge=0, description="AdamW's, of kernels only.")] = 0
     schedule: Literal["constant", "one-cycle"] = "constant"
+    patience: Annotated[int, Field(ge=0, description="Stop after so many epochs without a lower loss; 0: never.")] = 0
     average: Annotated[float, Field(ge=0, lt=1, description="Momentum of the weights' moving average; 0: none.")] = 0
     augmentation: Augmentation = Augmentation()
 
@@ -88,6 +89,6 @@ def code_sha256() -> str:
 
 
 def fingerprint(options: Options, *context: str) -> str:
-    """Names a training: equal for the same options, dataset version and tracking server (`context`), and FORMAT."""
+    """Names a training: equal for the same options, context (dataset version, tracking server, sweep) and FORMAT."""
     said = json.dumps([FORMAT, options.model_dump(), context], sort_keys=True)
     return hashlib.sha256(said.encode()).hexdigest()[:16]

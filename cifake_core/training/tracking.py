@@ -25,15 +25,18 @@ from cifake_core.training.options import Options, code_sha256
 if TYPE_CHECKING:
     import keras
 
+OUTCOME = "cifake.outcome"
+
 log = logging.getLogger(__name__)
 
 
 @contextmanager
-def run(options: Options, manifest: Manifest, dataset_url: str, note: Path) -> Iterator[str]:
+def run(options: Options, manifest: Manifest, dataset_url: str, note: Path, parent: str | None = None) -> Iterator[str]:
     """The MLflow run of a training, open while inside; FAILED when left by an error, and then reopened next time.
 
     Args:
         note: file that remembers the run's id, so that a continued training goes on in its run.
+        parent: the run that this one is nested in.
 
     Raises:
         RegistryError: MLflow is unreachable.
@@ -49,6 +52,7 @@ def run(options: Options, manifest: Manifest, dataset_url: str, note: Path) -> I
             run_id=run_id,
             experiment_id=None if run_id else experiment,
             run_name=None if run_id else f"{options.topology}-{manifest.version[:8]}",
+            parent_run_id=None if run_id else parent,
             log_system_metrics=False,
         )
     with active:
@@ -148,14 +152,29 @@ def environment() -> str:
     return "\n".join([f"# Python {sys.version.split()[0]}, {platform.platform()}", *packages, ""])
 
 
-def register(model_uri: str, run_id: str, tags: dict[str, Any]) -> int:
-    """Make the run's model a version of the detector, without alias; the version. A run makes one version only."""
+def log_outcome(run_id: str, model_uri: str, tags: dict[str, Any]) -> None:
+    """Keep with the run what registering its model takes: the model's URI and the version's tags."""
+    with registry_errors("log a run"):
+        client().set_tag(run_id, OUTCOME, json.dumps({"uri": model_uri, "tags": {k: str(v) for k, v in tags.items()}}))
+
+
+def register(run_id: str, alias: str | None = None) -> int:
+    """Make a run's model a version of the detector; the version. A run makes one version only.
+
+    Args:
+        alias: set on the version, too.
+    """
     import mlflow
 
     with registry_errors(f"register {MODEL_NAME}"):
-        for found in client().search_model_versions(f"name='{MODEL_NAME}' and run_id='{run_id}'"):
-            return int(found.version)
-        return int(mlflow.register_model(model_uri, MODEL_NAME, tags={k: str(v) for k, v in tags.items()}).version)
+        api = client()
+        made = [int(v.version) for v in api.search_model_versions(f"name='{MODEL_NAME}' and run_id='{run_id}'")]
+        if not made:
+            outcome = json.loads(api.get_run(run_id).data.tags[OUTCOME])
+            made = [int(mlflow.register_model(outcome["uri"], MODEL_NAME, tags=outcome["tags"]).version)]
+        if alias:
+            api.set_registered_model_alias(MODEL_NAME, alias, str(made[0]))
+        return made[0]
 
 
 def write_artifacts(folder: Path, model: keras.Model, reports: dict[str, Any]) -> None:

@@ -29,17 +29,20 @@ log = logging.getLogger(__name__)
 
 
 class Trained(BaseModel, frozen=True):
-    """What a training made. `metrics` are on the test split; precision, recall and F1 are of REAL."""
+    """What a training made. `metrics` are on the test split; precision, recall and F1 are of REAL.
+
+    A member of a sweep has no `model_version`.
+    """
 
     model_config = ConfigDict(extra="forbid", protected_namespaces=())
 
     run_id: str
-    model_version: int
+    model_version: int | None
     dataset_version: str
     metrics: dict[str, float]
 
 
-def train(store: Store, version: str, options: Options) -> Trained:
+def train(store: Store, version: str, options: Options, sweep: str | None = None) -> Trained:
     """Train on a dataset version and register the result as a model version, without an alias.
 
     Killed at any point and called again with the same options, it goes on after the last whole epoch, in the same
@@ -59,11 +62,15 @@ def train(store: Store, version: str, options: Options) -> Trained:
                 f"dataset version {version} has no {' and no '.join(sorted(missing))} rows in its {split} split; "
                 "build one with --train-rows and --test-rows above 0"
             )
-    folder = settings().home / "training" / fingerprint(options, version, settings().tracking_uri)
+    folder = (
+        settings().home
+        / "training"
+        / fingerprint(options, version, settings().tracking_uri, *([sweep] if sweep else []))
+    )
     folder.mkdir(parents=True, exist_ok=True)
     with (
         _alone(folder),
-        tracking.run(options, manifest, store.url_of(f"datasets/{version}"), folder / "run_id") as run_id,
+        tracking.run(options, manifest, store.url_of(f"datasets/{version}"), folder / "run_id", sweep) as run_id,
     ):
         train_rows, test_rows = (Arrays(*dataset.arrays(store, manifest, split)) for split in ("train", "test"))
         validation_rows = (
@@ -84,15 +91,15 @@ def train(store: Store, version: str, options: Options) -> Trained:
             seed=options.seed,
             extra={"resized_to": options.image_size},
         )
-        report = test_report(
-            artifacts / bundle.ARTIFACT_PATH, test_rows, dataset.read(store, manifest, "test")["class"]
-        )
+        detector = bundle.Detector(artifacts / bundle.ARTIFACT_PATH)
+        report = test_report(detector, test_rows, dataset.read(store, manifest, "test")["class"])
         plots.curves(fitted.history, artifacts / "training_curves.png")
         plots.confusion(report["all"]["confusion"], f"{options.topology}, test", artifacts / "confusion_matrix.png")
         tracking.write_artifacts(artifacts, fitted.model, {"test_report": report, "history": fitted.history})
         metrics = headline(report["all"])
         example = np.ascontiguousarray(test_rows.images[:2])
-        named = {f"test_{name}": value for name, value in metrics.items()}
+        measured = {**metrics, "latency_ms": detector.latency_ms(example[:1])}
+        named = {f"test_{name}": value for name, value in measured.items()}
         uri = tracking.log_model(run_id, fitted.model, example, named, artifacts)
         tags = {
             "dataset_version": version,
@@ -103,7 +110,8 @@ def train(store: Store, version: str, options: Options) -> Trained:
             "f1": metrics["f1"],
             "bundle_sha256": bundle.sha256(artifacts / bundle.ARTIFACT_PATH / bundle.FILE),
         }
-        number = tracking.register(uri, run_id, tags)
+        tracking.log_outcome(run_id, uri, tags)
+        number = None if sweep else tracking.register(run_id)
     shutil.rmtree(folder)
     return Trained(run_id=run_id, model_version=number, dataset_version=version, metrics=metrics)
 
@@ -121,9 +129,9 @@ def _alone(folder: Path) -> Iterator[None]:
         yield
 
 
-def test_report(folder: Path, rows: Arrays, classes: Any) -> dict[str, Any]:
-    """The bundle on a test split: one report over all rows and one per object class."""
-    scores = bundle.Detector(folder).probability_real(rows.images)
+def test_report(detector: bundle.Detector, rows: Arrays, classes: Any) -> dict[str, Any]:
+    """A detector on a test split: one report over all rows and one per object class."""
+    scores = detector.probability_real(rows.images)
     kinds = np.array(classes.to_pylist())
     return {
         "all": binary_report(rows.labels, scores).model_dump(),

@@ -1,4 +1,4 @@
-"""`cifake train`."""
+"""`cifake train` and `cifake sweep`."""
 
 from __future__ import annotations
 
@@ -7,6 +7,10 @@ from typing import Any
 import click
 
 from cifake_core.verb import verb
+
+_DATASET = click.option(
+    "--dataset", "version", metavar="VERSION", required=True, help="Dataset version; see `cifake data list`."
+)
 
 
 def _render(trained: Any) -> str:
@@ -18,10 +22,11 @@ def _render(trained: Any) -> str:
 
 
 @verb("train", render=_render)
-@click.option("--dataset", "version", metavar="VERSION", required=True, help="Dataset version; see `cifake data list`.")
+@_DATASET
 @click.option("--recipe", metavar="NAME|FILE", help="Named options: house-s, house-m, or a YAML file of your own.")
 @click.option("--topology", metavar="NAME", help="Network shape: seed (the default), bird-lotfi, house-s, house-m …")
 @click.option("--epochs", type=click.IntRange(min=1), help="Passes over the images; 5 without a recipe.")
+@click.option("--patience", type=click.IntRange(min=0), help="Stop after so many epochs without a lower loss.")
 @click.option("--batch-size", type=click.IntRange(min=1), help="Images per step; 32 without a recipe.")
 @click.option("--learning-rate", type=float, help="Adam's largest step; 0.001 without a recipe.")
 @click.option("--seed", type=click.IntRange(0, 2**32 - 1), help="Weights, order and changes of images; 0 by default.")
@@ -49,3 +54,107 @@ def train(version: str, recipe: str | None, **given: Any) -> Any:
 
     wanted = options(recipe, **{name: value for name, value in given.items() if value is not None})
     return run(Store(), version, wanted)
+
+
+def _render_sweep(swept: Any) -> str:
+    rows = [
+        f"  {each.topology:<24} {100 * each.accuracy:6.2f} % test  {100 * each.val_accuracy:6.2f} % validation  "
+        f"{each.parameters:>11,} weights  {each.latency_ms:6.2f} ms"
+        for each in swept.members
+    ]
+    return "\n".join(
+        [
+            f"sweep {swept.sweep}, best first by validation accuracy:",
+            *rows,
+            f"{swept.best} is version {swept.model_version}, alias challenger",
+            f"next: cifake promote --version {swept.model_version}",
+        ]
+    )
+
+
+def _without_subcommand(**options: Any) -> Any:
+    if click.get_current_context().invoked_subcommand is None:
+        if not options["version"]:
+            raise click.UsageError("Missing option '--dataset'.")
+        assert _sweep.callback is not None
+        _sweep.callback(**options)
+
+
+_GRID = click.option(
+    "--grid", "grid_name", metavar="NAME|FILE", default="paper", show_default=True, help="What to try, as YAML."
+)
+_SWEEP = click.option("--sweep", "run_id", metavar="RUN", required=True, help="The sweep's MLflow run.")
+
+
+@verb("sweep", render=_render_sweep)
+@click.option("--dataset", "version", metavar="VERSION", help="Dataset version; see `cifake data list`.")
+@_GRID
+def _sweep(version: str, grid_name: str) -> Any:
+    """Train a grid of networks on a dataset version; the best becomes `challenger`.
+
+    \b
+    cifake sweep --dataset 5b1f0c9a7d3e2f41
+    cifake sweep --dataset 5b1f0c9a7d3e2f41 --grid mine.yaml
+
+    Extractors come first, then dense layers on the best of them by validation accuracy: the paper's search. Interrupt
+    it and give the same command again: networks that are done are not trained anew. Maps are in the sweep's MLflow run.
+    The subcommands are its steps, for workers that share them.
+    """
+    from cifake_core.storage import Store
+    from cifake_core.training.sweep import load_grid, run
+
+    return run(Store(), version, load_grid(grid_name))
+
+
+sweep = click.Group(
+    "sweep",
+    params=_sweep.params,
+    callback=_without_subcommand,
+    help=_sweep.help,
+    invoke_without_command=True,
+    subcommand_metavar="[start|member|heads|report]",
+)
+
+
+@verb("start")
+@_DATASET
+@_GRID
+def _start(version: str, grid_name: str) -> Any:
+    """Open a sweep; says which extractors to train."""
+    from cifake_core.storage import Store
+    from cifake_core.training.sweep import load_grid, start
+
+    return start(Store(), version, load_grid(grid_name))
+
+
+@verb("member")
+@_SWEEP
+@click.option("--topology", metavar="NAME", required=True, help="One of those that `start` or `heads` said.")
+def _member(run_id: str, topology: str) -> Any:
+    """Train one network of a sweep; one that is done is not trained anew."""
+    from cifake_core.storage import Store
+    from cifake_core.training.sweep import member
+
+    return member(Store(), run_id, topology)
+
+
+@verb("heads")
+@_SWEEP
+def _heads(run_id: str) -> Any:
+    """Say which dense layers to train on the best extractor."""
+    from cifake_core.training.sweep import heads
+
+    return heads(run_id)
+
+
+@verb("report", render=_render_sweep)
+@_SWEEP
+def _report(run_id: str) -> Any:
+    """Draw the maps and make the best network `challenger`."""
+    from cifake_core.training.sweep import report
+
+    return report(run_id)
+
+
+for _step in (_start, _member, _heads, _report):
+    sweep.add_command(_step)
