@@ -107,6 +107,7 @@ class HeatmapAnswer(Verdict, Served):
     method: str = Field(examples=["gradcam"])
     blocks: list[str] = Field(description="The convolution blocks it came from.", examples=[["block3"]])
     target: Literal["REAL", "FAKE"] = Field(description="The label the map speaks for.")
+    seen: str = Field(description="The image that was looked at, as a data: URL of a JPEG.")
     heatmap: list[list[float]] = Field(description="Rows of the image's size, 0…1.")
     faithfulness: float | None = Field(
         description="Insertion minus deletion area under the curve of the target's probability, −1…1.", examples=[0.31]

@@ -13,13 +13,14 @@ from starlette.responses import Response
 
 from cifake_core.client.answers import Batch, Classification, ExplainOptions, HeatmapAnswer, ModelCard, Status
 from cifake_core.settings import settings
-from services.detector import bodies, inference, keys, metrics, openapi, problems
+from services.detector import bodies, inference, keys, metrics, openapi, problems, static
 from services.detector.capacity import Capacity
 from services.detector.champion import Champion, Served
+from services.detector.drift import watch
 from services.detector.guard import App, Guard
 from services.detector.problems import ProblemError
 
-PUBLIC = ("/", "/metrics", "/openapi.json")
+PUBLIC = ("/metrics", "/openapi.json")
 
 
 def create_app(champion: Champion) -> App:
@@ -90,7 +91,7 @@ def create_app(champion: Champion) -> App:
     @app.get("/metrics", response_class=Response, responses=openapi.METRICS)
     def exposition() -> Response:
         """Prometheus metrics of all workers."""
-        content, kind = metrics.exposition(champion.named)
+        content, kind = metrics.exposition(champion.named, watch.collector(champion.current))
         return Response(content, media_type=kind)
 
     @app.get("/openapi.json", include_in_schema=False)
@@ -115,8 +116,9 @@ def create_app(champion: Champion) -> App:
         code = {404: "not_found", 405: "method_not_allowed"}.get(exc.status_code, "invalid_request")
         return problems.response(code, str(exc.detail), request.state.request_id, dict(exc.headers or {}))
 
+    public = (*PUBLIC, *static.add_page(app))
     allowed = keys.Keys(settings().api_keys, settings().rate_limit) if keys.needed() else None
-    return Guard(app, [route.path for route in app.routes if hasattr(route, "path")], allowed, PUBLIC)
+    return Guard(app, [route.path for route in app.routes if hasattr(route, "path")], allowed, public)
 
 
 def _json(answer: Classification | Batch | HeatmapAnswer, request: Request, start: float) -> Response:

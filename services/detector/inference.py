@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 from datetime import UTC, datetime
 from typing import Any, Literal, NamedTuple
 
@@ -15,6 +16,7 @@ from cifake_core.images import codec
 from cifake_core.settings import LABELS
 from services.detector import metrics, problems
 from services.detector.champion import Served
+from services.detector.drift import watch
 from services.detector.problems import ProblemError
 
 
@@ -88,7 +90,9 @@ def classified_batch(served: Served, images: list[bytes]) -> answers.Batch:
         if isinstance(each, ProblemError):
             results.append(answers.BatchItem(problem=problems.problem(each.code, each.detail)))
         else:
-            verdict = answers.Verdict(**_verdict(served, Scored(*each, next(scores))))
+            scored = Scored(*each, next(scores))
+            watch.observe(served, scored.image.pixels, scored.probability_real)
+            verdict = answers.Verdict(**_verdict(served, scored))
             results.append(answers.BatchItem(verdict=verdict))
     return answers.Batch(results=results, model=model(served))
 
@@ -155,6 +159,7 @@ def heatmap(served: Served, data: bytes, options: ExplainOptions) -> answers.Hea
         method=options.method,
         blocks=blocks,
         target=target,
+        seen="data:image/jpeg;base64," + base64.b64encode(scored.image.jpeg).decode(),
         heatmap=np.round(heat.astype(float), 4).tolist(),
         faithfulness=round(faithful, 4),
     )
@@ -190,7 +195,9 @@ def card(served: Served) -> answers.ModelCard:
 
 def _scored(served: Served, data: bytes) -> Scored:
     image, pixels = prepare(data, served.detector.info.image_size)
-    return Scored(image, pixels, score(served, np.ascontiguousarray(pixels[None]))[0])
+    scored = Scored(image, pixels, score(served, np.ascontiguousarray(pixels[None]))[0])
+    watch.observe(served, image.pixels, scored.probability_real)
+    return scored
 
 
 def _verdict(served: Served, scored: Scored) -> dict[str, Any]:
