@@ -6,6 +6,7 @@ A folder with `detector.json` (`BundleInfo`), two ONNX graphs and `parity.npz`:
 - `explain.onnx`: `images` → `logit` (N,), and per convolution block b, in `BundleInfo.blocks` order,
   `activations_b` and `gradients_b`, both (N, h, w, c) float32; gradients are of the logit, not of the sigmoid.
 - `parity.npz`: `images` (K, S, S, 3) uint8 and `probability_real` (K,) float32 that Keras gave for them at export.
+- `reference.json`, not in every bundle: the `ReferenceProfile` of its validation data, which live traffic is held to.
 
 In MLflow a bundle is the artefact folder `detector` of the run that made the model version.
 """
@@ -22,8 +23,10 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from cifake_core.errors import ModelError
+from cifake_core.monitoring.drift import ReferenceProfile
 
 FILE = "detector.json"
+REFERENCE = "reference.json"
 ARTIFACT_PATH = "detector"
 PARITY_TOLERANCE = 1e-4
 
@@ -56,9 +59,9 @@ class BundleInfo(BaseModel, frozen=True):
     run_id: str | None = None
     seed: int | None = None
     blocks: list[Block]
-    sha256: dict[str, str] = Field(description="File name → SHA-256 of score.onnx, explain.onnx and parity.npz.")
+    sha256: dict[str, str] = Field(description="File name → SHA-256 of every other file of the bundle.")
     extra: dict[str, Any] = Field(
-        default_factory=dict, description="Room for later: feature ranges, reference profile."
+        default_factory=dict, description="Room for later."
     )
 
 
@@ -83,6 +86,8 @@ class Detector:
     Args:
         folder: a bundle folder.
         threads: ONNX Runtime's intra-op threads; 0 lets it choose.
+
+    `reference` is the profile of its validation data; None in bundles that carry none.
 
     Raises:
         ModelError: a file is missing, its hash is wrong, a graph does not load,
@@ -116,11 +121,20 @@ class Detector:
             )
         except Exception as exc:  # onnxruntime's errors have no public common base
             raise ModelError(f"{folder}: an ONNX graph does not load ({exc})") from exc
+        self.reference = self._reference()
         with np.load(folder / "parity.npz") as parity:
             images, recorded = parity["images"], parity["probability_real"]
         worst = float(np.abs(self.probability_real(images) - recorded).max())
         if worst > PARITY_TOLERANCE:
             raise ModelError(f"{folder}: scores its parity examples {worst:.2g} away from the recorded probabilities")
+
+    def _reference(self) -> ReferenceProfile | None:
+        if REFERENCE not in self.info.sha256:
+            return None
+        try:
+            return ReferenceProfile.model_validate_json((self.folder / REFERENCE).read_text())
+        except ValidationError as exc:
+            raise ModelError(f"{self.folder / REFERENCE}: not a reference profile ({exc.errors()[0]['msg']})") from exc
 
     def score(self, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Logits (N,) and P(REAL) (N,), float32, of images (N, S, S, 3) uint8."""

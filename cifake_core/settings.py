@@ -73,6 +73,11 @@ class Settings(BaseSettings):
     poll_seconds: float = Field(
         default=10.0, gt=0, description="How often a service worker looks at the champion alias."
     )
+    drift_window_seconds: float = Field(default=900, gt=0, description="How far back the service's drift figures look.")
+    drift_minimum: int = Field(default=200, ge=1, description="Values in that window below which it says nothing.")
+    drift_images_per_second: float = Field(
+        default=50, ge=0, description="Most images that a worker measures for drift; scores are all counted. 0: no limit."
+    )
     unseen: str | None = Field(
         default=None, description="Parquet file of tiles by generators that training never saw, for evaluation."
     )

@@ -10,11 +10,17 @@ import numpy as np
 SIZE, CHANNELS = 32, (4, 6)
 
 
-def write_tiny_bundle(folder: Path, seed: int = 0, dataset_version: str = "0123456789abcdef") -> Path:
-    """Write a bundle with random weights; another seed gives another model."""
+def write_tiny_bundle(
+    folder: Path, seed: int = 0, dataset_version: str = "0123456789abcdef", reference: np.ndarray | None = None
+) -> Path:
+    """Write a bundle with random weights; another seed gives another model.
+
+    With `reference`, (N, 32, 32, 3) uint8, it carries the profile of these images.
+    """
     import onnxruntime
 
-    from cifake_core.bundle import Block, BundleInfo, sha256
+    from cifake_core.bundle import REFERENCE, Block, BundleInfo, sha256
+    from cifake_core.monitoring import drift, features
 
     folder.mkdir(parents=True, exist_ok=True)
     weights = _weights(seed)
@@ -25,6 +31,12 @@ def write_tiny_bundle(folder: Path, seed: int = 0, dataset_version: str = "01234
     np.savez(
         folder / "parity.npz", images=images, probability_real=session.run(["probability_real"], {"images": images})[0]
     )
+    files = ["score.onnx", "explain.onnx", "parity.npz"]
+    if reference is not None:
+        scores = session.run(["probability_real"], {"images": reference})[0]
+        profile = drift.reference_profile({**features.measure(reference), features.SCORE: scores}, bins=10)
+        (folder / REFERENCE).write_text(profile.model_dump_json())
+        files.append(REFERENCE)
     info = BundleInfo(
         topology="tiny",
         parameters=sum(w.size for w in weights.values()),
@@ -33,7 +45,7 @@ def write_tiny_bundle(folder: Path, seed: int = 0, dataset_version: str = "01234
             Block(name="block1", height=16, width=16, channels=CHANNELS[0]),
             Block(name="block2", height=8, width=8, channels=CHANNELS[1]),
         ],
-        sha256={name: sha256(folder / name) for name in ("score.onnx", "explain.onnx", "parity.npz")},
+        sha256={name: sha256(folder / name) for name in files},
     )
     (folder / "detector.json").write_text(json.dumps(info.model_dump(mode="json")))
     return folder

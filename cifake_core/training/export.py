@@ -15,6 +15,7 @@ import onnx
 
 from cifake_core import bundle
 from cifake_core.errors import ModelError
+from cifake_core.monitoring import drift, features
 from cifake_core.training import topologies
 from cifake_core.training.onnx_gradients import append_gradients
 
@@ -27,12 +28,20 @@ TOLERANCE = 1e-4
 # and ONNX Runtime may pick different winners of a max-pool, and both maps are right.
 TIED_IMAGES = 0.1
 PARITY_EXAMPLES = 32
+REFERENCE_ROWS = 10_000
 
 log = logging.getLogger(__name__)
 
 
 def export(
-    model: keras.Model, folder: Path, images: np.ndarray, *, topology: str, dataset_version: str, **info: Any
+    model: keras.Model,
+    folder: Path,
+    images: np.ndarray,
+    *,
+    topology: str,
+    dataset_version: str,
+    reference: np.ndarray | None = None,
+    **info: Any,
 ) -> bundle.BundleInfo:
     """Write the bundle of a trained model, after checking both graphs against Keras on real images.
 
@@ -40,6 +49,7 @@ def export(
         model: as `topologies.build` makes it, float32.
         folder: where the bundle goes; replaced as a whole, or left as it was on failure.
         images: (K, 32, 32, 3) uint8, real images to compare on; the first 32 are kept as the parity examples.
+        reference: (M, 32, 32, 3) uint8, images that training did not see: what the service's traffic is held to.
         info: further fields of `BundleInfo` (run_id, seed, threshold, extra …).
 
     Raises:
@@ -56,6 +66,11 @@ def export(
     onnx.save(explanation_graph(model), str(partial / "explain.onnx"))
     np.savez(partial / "parity.npz", images=images, probability_real=expected["probability_real"])
     check_parity(partial, expected, images)
+    files = ["score.onnx", "explain.onnx", "parity.npz"]
+    if reference is not None and len(reference):
+        profile = reference_profile(partial / "score.onnx", reference[:REFERENCE_ROWS])
+        (partial / bundle.REFERENCE).write_text(profile.model_dump_json())
+        files.append(bundle.REFERENCE)
     names = topologies.blocks(model)
     written = bundle.BundleInfo(
         topology=topology,
@@ -67,13 +82,26 @@ def export(
             for name in names
             for _, height, width, channels in [expected[f"activations_{name}"].shape]
         ],
-        sha256={name: bundle.sha256(partial / name) for name in ("score.onnx", "explain.onnx", "parity.npz")},
+        sha256={name: bundle.sha256(partial / name) for name in files},
         **info,
     )
     (partial / bundle.FILE).write_text(written.model_dump_json(indent=2))
     shutil.rmtree(folder, ignore_errors=True)
     os.replace(partial, folder)
     return written
+
+
+def reference_profile(graph: Path, images: np.ndarray) -> drift.ReferenceProfile:
+    """Deciles of the monitored features and of the scores of images (M, 32, 32, 3) uint8."""
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(str(graph), providers=["CPUExecutionProvider"])
+    parts = []
+    for start in range(0, len(images), 512):
+        pixels = np.ascontiguousarray(images[start : start + 512])
+        scores = session.run(["probability_real"], {"images": pixels})[0]
+        parts.append({**features.measure(pixels), features.SCORE: scores})
+    return drift.reference_profile({name: np.concatenate([part[name] for part in parts]) for name in parts[0]}, 10)
 
 
 def score_graph(model: keras.Model) -> onnx.ModelProto:

@@ -89,6 +89,7 @@ def train(store: Store, version: str, options: Options, sweep: str | None = None
             dataset_version=version,
             run_id=run_id,
             seed=options.seed,
+            reference=(validation_rows or test_rows).images,
             extra={"resized_to": options.image_size},
         )
         detector = bundle.Detector(artifacts / bundle.ARTIFACT_PATH)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import numpy as np
 from scipy.fft import dctn
 
+from cifake_core.monitoring import features
+
 COLUMNS = (
     *("mean_r", "mean_g", "mean_b", "std_r", "std_g", "std_b", "brightness", "contrast", "colourfulness", "greyscale"),
     *("entropy", "edge_energy", "high_frequency", "blockiness"),
@@ -20,43 +22,24 @@ BLACK_BELOW = 4.0  # largest luminance; JPEG's own noise is about 2
 def measure(pixels: np.ndarray) -> dict[str, np.ndarray]:
     """Statistics of (N, 32, 32, 3) uint8 images, each (N,).
 
-    `brightness` and `contrast` are mean and deviation of the luminance (0–255), `colourfulness` the mean distance
-    between the largest and smallest channel (0–255), `entropy` that of the luminance histogram (bits, 0–8),
-    `edge_energy` the mean absolute difference of neighbours, `high_frequency` the share of the spectrum's energy (mean
-    taken out) above half the Nyquist frequency, `blockiness` edges on the 8×8 grid over edges inside it, `trace_qQ`
-    the share of coefficients that an earlier JPEG of quality Q could have left (near 1: it was there), `phash` a
-    64-bit perceptual hash (uint64).
+    Those of `monitoring.features`, and: `mean_c` and `std_c` of each channel (0–255), `entropy` that of the luminance
+    histogram (bits, 0–8), `trace_qQ` the share of coefficients that an earlier JPEG of quality Q could have left (near
+    1: it was there), `phash` a 64-bit perceptual hash (uint64).
     """
-    red, green, blue = (np.ascontiguousarray(pixels[..., c]) for c in range(3))
-    luma = 0.299 * red.astype(np.float32) + 0.587 * green.astype(np.float32) + 0.114 * blue.astype(np.float32)
-    brightness, contrast = _moments(luma)
-    highest, lowest = np.maximum(np.maximum(red, green), blue), np.minimum(np.minimum(red, green), blue)
-    colourfulness, _ = _moments(highest - lowest)
-    moments = {c: _moments(channel) for c, channel in zip("rgb", (red, green, blue), strict=True)}
-    across, down = np.abs(np.diff(luma, axis=2)), np.abs(np.diff(luma, axis=1))
+    luma = features.luminance(pixels)
+    cheap = features.measure(pixels)
+    channels = {c: features.moments(np.ascontiguousarray(pixels[..., k])) for k, c in enumerate("rgb")}
     return {
-        **{f"mean_{c}": mean for c, (mean, _) in moments.items()},
-        **{f"std_{c}": std for c, (_, std) in moments.items()},
-        "brightness": brightness,
-        "contrast": contrast,
-        "colourfulness": colourfulness,
-        "greyscale": colourfulness < GREYSCALE_BELOW,
+        **{f"mean_{c}": mean for c, (mean, _) in channels.items()},
+        **{f"std_{c}": std for c, (_, std) in channels.items()},
+        **cheap,
+        "greyscale": cheap["colourfulness"] < GREYSCALE_BELOW,
         "entropy": _entropy(luma),
-        "edge_energy": (across.mean((1, 2)) + down.mean((1, 2))) / 2,
-        "high_frequency": _high_frequency(luma - brightness[:, None, None]),
-        "blockiness": _blockiness(across, down),
         **_traces(luma),
-        "flat": contrast < FLAT_BELOW,
+        "flat": cheap["contrast"] < FLAT_BELOW,
         "black": luma.reshape(len(luma), -1).max(1) < BLACK_BELOW,
         "phash": _phash(luma),
     }
-
-
-def _moments(plane: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Mean and standard deviation of each image of (N, H, W)."""
-    flat = plane.reshape(len(plane), -1).astype(np.float32)
-    mean = flat.mean(1)
-    return mean, np.sqrt(np.maximum(np.einsum("ij,ij->i", flat, flat) / flat.shape[1] - mean**2, 0))
 
 
 def _entropy(luma: np.ndarray) -> np.ndarray:
@@ -65,22 +48,6 @@ def _entropy(luma: np.ndarray) -> np.ndarray:
     counts = np.bincount((levels + 256 * np.arange(n)[:, None]).ravel(), minlength=256 * n).reshape(n, 256)
     share = counts / levels.shape[1]
     return -(share * np.log2(np.where(share > 0, share, 1))).sum(1)
-
-
-def _high_frequency(luma: np.ndarray) -> np.ndarray:
-    power = np.abs(np.fft.rfft2(luma)) ** 2
-    fy, fx = np.fft.fftfreq(luma.shape[1])[:, None], np.fft.rfftfreq(luma.shape[2])[None]
-    twice = np.where((fx == 0) | (fx == 0.5), 1.0, 2.0)  # rfft keeps one of each conjugate pair
-    power = power * twice
-    total = power.sum((1, 2))
-    return power[:, np.hypot(fy, fx) > 0.25].sum(1) / np.maximum(total, 1e-6)
-
-
-def _blockiness(across: np.ndarray, down: np.ndarray) -> np.ndarray:
-    grid = np.arange(across.shape[2]) % 8 == 7
-    edge = across[:, :, grid].mean((1, 2)) + down[:, grid].mean((1, 2))
-    inside = across[:, :, ~grid].mean((1, 2)) + down[:, ~grid].mean((1, 2))
-    return edge / np.maximum(inside, 1e-3)
 
 
 # Double compression leaves gaps in the histogram of DCT coefficients (Lukáš & Fridrich 2003, "Estimation of primary

@@ -86,7 +86,7 @@ class ChampionFacts(Collector):
         yield evidence
 
 
-def exposition(champion: ModelVersion | None) -> tuple[bytes, str]:
+def exposition(champion: ModelVersion | None, *more: Collector) -> tuple[bytes, str]:
     """All workers' metrics in Prometheus' text format, and its content type."""
     registry = REGISTRY
     if folder := os.environ.get("PROMETHEUS_MULTIPROC_DIR"):
@@ -94,7 +94,8 @@ def exposition(champion: ModelVersion | None) -> tuple[bytes, str]:
         registry = CollectorRegistry()
         multiprocess.MultiProcessCollector(registry)
     facts = CollectorRegistry()
-    facts.register(ChampionFacts(champion))
+    for each in (ChampionFacts(champion), *more):
+        facts.register(each)
     return _generate(registry) + _generate(facts), CONTENT_TYPE_LATEST
 
 
