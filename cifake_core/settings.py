@@ -85,6 +85,9 @@ class Settings(BaseSettings):
         default="", description="Folder or URL of a diffusers model's files; default: the Hugging Face hub."
     )
     torch_compile: bool = Field(default=False, description="Compile a diffusers model before it draws.")
+    push_gateway: str = Field(
+        default="", description="URL of a Prometheus push gateway, for figures of steps that end before a scrape."
+    )
     actor: str = Field(default="", description="Who decides, as the registry's history records it; default: user@host.")
     max_image_bytes: int = Field(default=10_000_000, gt=0, description="Largest encoded image accepted, in bytes.")
     max_image_pixels: int = Field(default=40_000_000, gt=0, description="Largest image accepted, in pixels.")

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
+from cifake_core.push import push
 from cifake_core.storage import Store
 from cifake_core.validation.result import ValidationResult
 
+if TYPE_CHECKING:
+    from prometheus_client import CollectorRegistry
 
-def exposition(result: ValidationResult) -> bytes:
-    """The figures in Prometheus' text format, as the textfile collector and the push gateway take them."""
-    from prometheus_client import CollectorRegistry, Gauge, generate_latest
+
+def figures(result: ValidationResult) -> CollectorRegistry:
+    """Rows checked and set aside, expectations failed, shortcut AUCs, and whether the version was accepted."""
+    from prometheus_client import CollectorRegistry, Gauge
 
     registry = CollectorRegistry()
 
@@ -31,9 +37,13 @@ def exposition(result: ValidationResult) -> bytes:
     for audit in result.shortcuts:
         if audit.auc is not None:
             auc.labels(version, audit.audit, audit.part).set(audit.auc)
-    return generate_latest(registry)
+    return registry
 
 
 def publish(store: Store, result: ValidationResult) -> None:
-    """Keep the figures beside the result."""
-    store.write(f"validation/{result.dataset_version}/metrics.prom", exposition(result))
+    """Keep the figures beside the result, for the textfile collector, and push them where CIFAKE_PUSH_GATEWAY says."""
+    from prometheus_client import generate_latest
+
+    registry = figures(result)
+    store.write(f"validation/{result.dataset_version}/metrics.prom", generate_latest(registry))
+    push("validate", registry)

@@ -95,7 +95,7 @@ def _read(file: Path) -> Suite:
 
 
 def _check(expectation: dict[str, Any], table: str, where: str) -> None:
-    from great_expectations.exceptions.exceptions import ExpectationNotFoundError
+    from great_expectations.exceptions.exceptions import ExpectationNotFoundError, GreatExpectationsError
     from great_expectations.expectations.expectation_configuration import ExpectationConfiguration
 
     _only(expectation, _EXPECTATION_KEYS, where)
@@ -118,7 +118,7 @@ def _check(expectation: dict[str, Any], table: str, where: str) -> None:
         raise ConfigurationError(f"{where}: an expectation needs {exc}") from exc
     except ExpectationNotFoundError as exc:
         raise ConfigurationError(f"{where}: Great Expectations knows no {expectation['type']!r}") from exc
-    except (TypeError, ValueError) as exc:
+    except (TypeError, ValueError, GreatExpectationsError) as exc:
         raise ConfigurationError(f"{where}: {' '.join(str(exc).split())}") from exc
 
 

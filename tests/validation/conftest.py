@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import functools
 import hashlib
 import io
 import re
@@ -40,11 +41,13 @@ def clean(
     return rows
 
 
-@pytest.fixture
-def write(store: Store) -> Callable[..., dataset.Manifest]:
-    """`write(rows)`: a dataset version of any rows, also of those that `data build` would refuse."""
+@pytest.fixture(scope="session")
+def write_version() -> Callable[..., dataset.Manifest]:
+    """`write_version(store, rows)`: a dataset version of any rows, also of those that `data build` would refuse."""
 
-    def version(rows: Rows, reshape: Callable[[pa.Table], pa.Table] = lambda table: table) -> dataset.Manifest:
+    def version(
+        store: Store, rows: Rows, reshape: Callable[[pa.Table], pa.Table] = lambda table: table
+    ) -> dataset.Manifest:
         files, shards = {}, []
         for split, part in rows.items():
             buffer = io.BytesIO()
@@ -70,6 +73,12 @@ def write(store: Store) -> Callable[..., dataset.Manifest]:
         return manifest
 
     return version
+
+
+@pytest.fixture
+def write(store: Store, write_version: Callable[..., dataset.Manifest]) -> Callable[..., dataset.Manifest]:
+    """`write(rows)`: as `write_version`, in this test's store."""
+    return functools.partial(write_version, store)
 
 
 @pytest.fixture
