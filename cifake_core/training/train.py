@@ -24,6 +24,7 @@ from cifake_core.training import plots, topologies, tracking
 from cifake_core.training.export import export
 from cifake_core.training.fit import Arrays, fit
 from cifake_core.training.options import Options, fingerprint
+from cifake_core.validation.link import link
 
 log = logging.getLogger(__name__)
 
@@ -110,6 +111,7 @@ def train(store: Store, version: str, options: Options, sweep: str | None = None
             "accuracy": metrics["accuracy"],
             "f1": metrics["f1"],
             "bundle_sha256": bundle.sha256(artifacts / bundle.ARTIFACT_PATH / bundle.FILE),
+            **link(store, version, run_id),
         }
         tracking.log_outcome(run_id, uri, tags)
         number = None if sweep else tracking.register(run_id)
