@@ -33,7 +33,7 @@ def choose_blocks(known: Sequence[str], wanted: str = "") -> list[str]:
     """
     if wanted == "all":
         return list(known)
-    names = wanted.split(",") if wanted else [known[-1]]
+    names = list(dict.fromkeys(wanted.split(","))) if wanted else [known[-1]]
     for name in names:
         if name not in known:
             raise ValueError(f"no block {name!r}; this model has {', '.join(known)}")

@@ -21,6 +21,7 @@ FORMATS = ("JPEG", "PNG", "WEBP")
 _MAGIC = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"RIFF")
 RESIZE_FILTER = "lanczos"
 ENCODER = "jpeg-q75-420"
+_SCANS = 10  # of a progressive JPEG as large as is accepted; smaller ones may have more
 
 warnings.filterwarnings("ignore", module=r"PIL\.")  # what Pillow finds odd is decoded or refused here, never printed
 
@@ -54,7 +55,7 @@ def decode(data: bytes) -> Decoded:
 
     Raises:
         ImageRejectedError: reason `empty`, `too_many_bytes`, `unsupported_format`, `too_many_pixels`,
-            `too_many_frames` or `corrupt`; size is checked before any pixel is decoded.
+            `too_many_scans`, `too_many_frames` or `corrupt`; all but the last before any pixel is decoded.
     """
     limits = settings()
     if not data:
@@ -78,6 +79,9 @@ def decode(data: bytes) -> Decoded:
         message = f"{width}×{height} pixels; at most {limits.max_image_pixels:,} are accepted"
         raise ImageRejectedError("too_many_pixels", message)
     kind, mode = image.format or "", image.mode
+    # Each scan passes over the whole picture and may take a few bytes: thousands would decode for hours.
+    if kind in ("JPEG", "MPO") and data.count(b"\xff\xda") * width * height > _SCANS * limits.max_image_pixels:
+        raise ImageRejectedError("too_many_scans", f"too many progressive scans for {width}×{height} pixels")
     if kind == "MPO":  # a phone's JPEG with a preview or gain map behind it: its first picture is the photograph
         kind = "JPEG"
     elif getattr(image, "n_frames", 1) > 1:

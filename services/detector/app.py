@@ -38,34 +38,35 @@ def create_app(champion: Champion) -> App:
     async def classify(request: Request) -> Response:
         """Tell whether one image is real or AI-generated."""
         model = served()
-        data = await bodies.one_image(request)
+        body = await bodies.read(request)
         start = time.perf_counter()
-        answer = await capacity.run(inference.classified, model, data)
+        answer = await capacity.run(lambda: inference.classified(model, bodies.one_image(body)))
         return _json(answer, request, start)
 
     @app.post("/classify_batch", response_model=Batch, **openapi.takes_images())
     async def classify_batch(request: Request) -> Response:
         """Tell of several images, each on its own: a bad one gets its problem, the others their verdicts."""
         model = served()
-        images = await bodies.images(request)
+        body = await bodies.read(request, bodies.BATCH_BYTES)
         start = time.perf_counter()
-        answer = await capacity.run(inference.classified_batch, model, images)
+        answer = await capacity.run(lambda: inference.classified_batch(model, bodies.images(body)))
         return _json(answer, request, start)
 
     @app.post("/explain", response_class=Response, **openapi.explains("image/png"))
     async def explain(request: Request, options: Annotated[ExplainOptions, Query()]) -> Response:
         """Show what in the image speaks for the verdict: PNG of original, heatmap and overlay."""
         model = served()
-        data = await bodies.one_image(request)
-        return Response(await capacity.run(inference.picture, model, data, options), media_type="image/png")
+        body = await bodies.read(request)
+        png = await capacity.run(lambda: inference.picture(model, bodies.one_image(body), options))
+        return Response(png, media_type="image/png")
 
     @app.post("/explain_map", response_model=HeatmapAnswer, **openapi.explains())
     async def explain_map(request: Request, options: Annotated[ExplainOptions, Query()]) -> Response:
         """The heatmap as numbers, with how faithful it is to the model."""
         model = served()
-        data = await bodies.one_image(request)
+        body = await bodies.read(request)
         start = time.perf_counter()
-        answer = await capacity.run(inference.heatmap, model, data, options)
+        answer = await capacity.run(lambda: inference.heatmap(model, bodies.one_image(body), options))
         return _json(answer, request, start)
 
     @app.get("/status", response_model=Status, responses=openapi.ALWAYS)
@@ -123,5 +124,10 @@ def create_app(champion: Champion) -> App:
 
 def _json(answer: Classification | Batch | HeatmapAnswer, request: Request, start: float) -> Response:
     answer.latency_ms = round((time.perf_counter() - start) * 1000, 3)
+    @app.exception_handler(Exception)
+    async def internal(request: Request, exc: Exception) -> Response:
+        # Starlette raises it again after this answer; the guard logs it.
+        return problems.response("internal", problems.SEE_LOG, request.state.request_id)
+
     answer.request_id = request.state.request_id
     return Response(answer.model_dump_json(), media_type="application/json")

@@ -6,7 +6,7 @@ import asyncio
 import base64
 import binascii
 import json
-from typing import Any
+from typing import Any, NamedTuple
 
 from python_multipart.exceptions import MultipartParseError
 from python_multipart.multipart import MultipartParser, MultipartState, parse_options_header
@@ -20,11 +20,19 @@ BATCH_BYTES = 4  # a batch may hold this many times the largest single image
 HELD_BYTES = 256 * 1024 * 1024  # of bodies not yet complete, over all requests of this process
 _OVERHEAD = 64 * 1024  # multipart headers and JSON punctuation around the images
 
+OTHER_FIELDS = 64  # that a form may have beside its images
 
 _held = 0
 
 
-async def read_body(request: Request, images: int = 1) -> bytes:
+class Body(NamedTuple):
+    """A request's body, whole, and what its sender says it is."""
+
+    data: bytes
+    content_type: str | None
+
+
+async def read(request: Request, images: int = 1) -> Body:
     """The whole body, of at most `images` largest images' bytes (a third more for base64).
 
     Raises:
@@ -54,48 +62,46 @@ async def read_body(request: Request, images: int = 1) -> bytes:
         raise ProblemError("invalid_request", "the client went away before the body was complete") from exc
     finally:
         _held -= total
-    return b"".join(chunks)
+    return Body(b"".join(chunks), request.headers.get("content-type"))
 
 
 def _too_large(limit: int) -> ProblemError:
     return ProblemError("too_many_bytes", f"the body may hold at most {limit:,} bytes", {"Connection": "close"})
 
 
-async def one_image(request: Request) -> bytes:
-    """The one image of a request.
+def one_image(body: Body) -> bytes:
+    """The one image in a body.
 
     Raises:
-        ProblemError: no image, several, a malformed body, or one of `read_body`'s.
+        ProblemError: no image, several, or a malformed body.
     """
-    body = await read_body(request)
-    kind, options = parse_options_header(request.headers.get("content-type"))
+    kind, options = parse_options_header(body.content_type)
     if kind == b"multipart/form-data":
-        parts = [data for name, data in form_parts(body, options.get(b"boundary")) if name == "image"]
-        if len(parts) != 1:
-            raise ProblemError("missing_image", f"send one form field named `image`; the form has {len(parts)}")
-        return parts[0]
+        found = _form_images(body.data, options, 1)
+        if len(found) != 1:
+            raise ProblemError("missing_image", f"send one form field named `image`; the form has {len(found)}")
+        return found[0]
     if kind == b"application/json":
-        document = parse_json(body)
+        document = parse_json(body.data)
         if not isinstance(document, dict) or not isinstance(document.get("image"), str):
             raise ProblemError("missing_image", 'send {"image": "<base64>"}')
         return decode_base64(document["image"])
-    if not body:
+    if not body.data:
         raise ProblemError("missing_image", "the body is empty; send an image, a form with `image`, or JSON base64")
-    return body
+    return body.data
 
 
-async def images(request: Request) -> list[bytes]:
+def images(body: Body) -> list[bytes]:
     """The images of a batch: form fields named `image`, or JSON {"images": [base64, …]}.
 
     Raises:
-        ProblemError: none, more than CIFAKE_MAX_BATCH, a malformed body, or one of `read_body`'s.
+        ProblemError: none, more than CIFAKE_MAX_BATCH, or a malformed body.
     """
-    body = await read_body(request, BATCH_BYTES)
-    kind, options = parse_options_header(request.headers.get("content-type"))
+    kind, options = parse_options_header(body.content_type)
     if kind == b"multipart/form-data":
-        found = [data for name, data in form_parts(body, options.get(b"boundary")) if name == "image"]
+        found = _form_images(body.data, options, settings().max_batch)
     elif kind == b"application/json":
-        document = parse_json(body)
+        document = parse_json(body.data)
         texts = document.get("images") if isinstance(document, dict) else None
         if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
             raise ProblemError("missing_image", 'send {"images": ["<base64>", …]}')
@@ -111,6 +117,11 @@ async def images(request: Request) -> list[bytes]:
 
 def parse_json(body: bytes) -> Any:
     """The JSON document.
+def _form_images(body: bytes, options: dict[bytes, bytes], most: int) -> list[bytes]:
+    parts = form_parts(body, options.get(b"boundary"), most + OTHER_FIELDS)
+    return [data for name, data in parts if name == "image"]
+
+
 
     Raises:
         ProblemError: `invalid_request`.
@@ -135,11 +146,11 @@ def decode_base64(text: str) -> bytes:
         raise ProblemError("invalid_request", "an image is not valid base64") from exc
 
 
-def form_parts(body: bytes, boundary: bytes | None) -> list[tuple[str, bytes]]:
+def form_parts(body: bytes, boundary: bytes | None, most: int) -> list[tuple[str, bytes]]:
     """The (field name, content) pairs of a multipart/form-data body.
 
     Raises:
-        ProblemError: `invalid_request`: no boundary, or a body that does not follow it.
+        ProblemError: `invalid_request`: no boundary, a body that does not follow it, or more than `most` fields.
     """
     parts: list[tuple[str, bytes]] = []
     headers: dict[bytes, bytes] = {}
@@ -158,21 +169,23 @@ def form_parts(body: bytes, boundary: bytes | None) -> list[tuple[str, bytes]]:
 
     if not boundary:
         raise ProblemError("invalid_request", "multipart/form-data without a boundary")
-    parser = MultipartParser(
-        boundary,
-        {
-            "on_header_field": lambda d, start, end: field.extend(d[start:end]),
-            "on_header_value": lambda d, start, end: value.extend(d[start:end]),
-            "on_header_end": header_end,
-            "on_part_data": lambda d, start, end: data.extend(d[start:end]),
-            "on_part_end": part_end,
-        },
-    )
+        if len(parts) == most:  # parsing is Python's pace: a large body of tiny fields would take seconds
+            raise ProblemError("invalid_request", f"the form has more than {most} fields")
     try:
         parser.write(body)
         complete = parser.state == MultipartState.END
-    except MultipartParseError as exc:
+    except FormParserError as exc:
         raise ProblemError("invalid_request", "the multipart body does not follow its boundary") from exc
     if not complete:
         raise ProblemError("invalid_request", "the multipart body breaks off")
     return parts
+        parser = MultipartParser(
+            boundary,
+            {
+                "on_header_field": lambda d, start, end: field.extend(d[start:end]),
+                "on_header_value": lambda d, start, end: value.extend(d[start:end]),
+                "on_header_end": header_end,
+                "on_part_data": lambda d, start, end: data.extend(d[start:end]),
+                "on_part_end": part_end,
+            },
+        )

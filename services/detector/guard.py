@@ -83,8 +83,7 @@ class Guard:
         except Exception:
             logger.exception("request %s failed", request_id)
             if not status:
-                detail = "the service's log has more under this request id"
-                await problems.response("internal", detail, request_id)(scope, receive, answer)
+                await problems.response("internal", problems.SEE_LOG, request_id)(scope, receive, answer)
         finally:
             seconds = time.perf_counter() - start
             metrics.requests_total.labels(route, str(status or 499)).inc()

@@ -32,6 +32,8 @@ CODES: dict[str, tuple[int, str]] = {
 }
 
 
+SEE_LOG = "the service's log has more under this request id"
+
 class ProblemError(Exception):
     """Raised anywhere in a request; becomes its answer. `headers` go with it."""
 

@@ -162,6 +162,7 @@ def test_guided_upsampling_keeps_to_the_images_edge() -> None:
 def test_unknown_blocks_are_named() -> None:
     assert explainer.choose_blocks(["block1", "block2"]) == ["block2"]
     assert explainer.choose_blocks(["block1", "block2"], "all") == ["block1", "block2"]
+    assert explainer.choose_blocks(["block1", "block2"], "block2,block2") == ["block2"]
     with pytest.raises(ValueError, match="no block 'x'; this model has block1, block2"):
         explainer.choose_blocks(["block1", "block2"], "block1,x")
 

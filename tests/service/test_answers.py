@@ -59,6 +59,15 @@ def _huge() -> bytes:
     return buffer.getvalue()
 
 
+def _many_scans() -> bytes:
+    """A progressive JPEG of four megapixels whose last scan comes a thousand times: minutes to decode."""
+    buffer = io.BytesIO()
+    Image.new("RGB", (2000, 2000), "teal").save(buffer, "JPEG", progressive=True)
+    data = buffer.getvalue()
+    last = data[data.rindex(b"\xff\xc4") : -2]
+    return data[:-2] + last * 1000 + data[-2:]
+
+
 def _animation() -> bytes:
     frames = [Image.new("RGB", (32, 32), colour) for colour in ("red", "blue")]
     buffer = io.BytesIO()
@@ -71,6 +80,7 @@ BAD = {
     "text named .jpg": (lambda photo: b"not an image at all", 415, "unsupported_format"),
     "a truncated image": (lambda photo: photo[: len(photo) // 2], 422, "corrupt"),
     "a fifty-megapixel image": (lambda photo: _huge(), 422, "too_many_pixels"),
+    "a thousand scans": (lambda photo: _many_scans(), 422, "too_many_scans"),
     "an animation": (lambda photo: _animation(), 422, "too_many_frames"),
     "too many bytes": (lambda photo: photo + bytes(10_000_001), 413, "too_many_bytes"),
 }
