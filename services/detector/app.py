@@ -117,6 +117,11 @@ def create_app(champion: Champion) -> App:
         code = {404: "not_found", 405: "method_not_allowed"}.get(exc.status_code, "invalid_request")
         return problems.response(code, str(exc.detail), request.state.request_id, dict(exc.headers or {}))
 
+    @app.exception_handler(Exception)
+    async def internal(request: Request, exc: Exception) -> Response:
+        # Starlette raises it again after this answer; the guard logs it.
+        return problems.response("internal", problems.SEE_LOG, request.state.request_id)
+
     public = (*PUBLIC, *static.add_page(app))
     allowed = keys.Keys(settings().api_keys, settings().rate_limit) if keys.needed() else None
     return Guard(app, [route.path for route in app.routes if hasattr(route, "path")], allowed, public)
@@ -124,10 +129,5 @@ def create_app(champion: Champion) -> App:
 
 def _json(answer: Classification | Batch | HeatmapAnswer, request: Request, start: float) -> Response:
     answer.latency_ms = round((time.perf_counter() - start) * 1000, 3)
-    @app.exception_handler(Exception)
-    async def internal(request: Request, exc: Exception) -> Response:
-        # Starlette raises it again after this answer; the guard logs it.
-        return problems.response("internal", problems.SEE_LOG, request.state.request_id)
-
     answer.request_id = request.state.request_id
     return Response(answer.model_dump_json(), media_type="application/json")

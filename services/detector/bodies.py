@@ -8,7 +8,7 @@ import binascii
 import json
 from typing import Any, NamedTuple
 
-from python_multipart.exceptions import MultipartParseError
+from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, MultipartState, parse_options_header
 from starlette.requests import ClientDisconnect, Request
 
@@ -18,9 +18,9 @@ from services.detector.problems import ProblemError
 BODY_SECONDS = 15.0
 BATCH_BYTES = 4  # a batch may hold this many times the largest single image
 HELD_BYTES = 256 * 1024 * 1024  # of bodies not yet complete, over all requests of this process
+OTHER_FIELDS = 64  # that a form may have beside its images
 _OVERHEAD = 64 * 1024  # multipart headers and JSON punctuation around the images
 
-OTHER_FIELDS = 64  # that a form may have beside its images
 
 _held = 0
 
@@ -115,13 +115,13 @@ def images(body: Body) -> list[bytes]:
     return found
 
 
-def parse_json(body: bytes) -> Any:
-    """The JSON document.
 def _form_images(body: bytes, options: dict[bytes, bytes], most: int) -> list[bytes]:
     parts = form_parts(body, options.get(b"boundary"), most + OTHER_FIELDS)
     return [data for name, data in parts if name == "image"]
 
 
+def parse_json(body: bytes) -> Any:
+    """The JSON document.
 
     Raises:
         ProblemError: `invalid_request`.
@@ -162,6 +162,8 @@ def form_parts(body: bytes, boundary: bytes | None, most: int) -> list[tuple[str
         value.clear()
 
     def part_end() -> None:
+        if len(parts) == most:  # parsing is Python's pace: a large body of tiny fields would take seconds
+            raise ProblemError("invalid_request", f"the form has more than {most} fields")
         _, options = parse_options_header(headers.get(b"content-disposition"))
         parts.append((options.get(b"name", b"").decode("utf-8", "replace"), bytes(data)))
         headers.clear()
@@ -169,16 +171,7 @@ def form_parts(body: bytes, boundary: bytes | None, most: int) -> list[tuple[str
 
     if not boundary:
         raise ProblemError("invalid_request", "multipart/form-data without a boundary")
-        if len(parts) == most:  # parsing is Python's pace: a large body of tiny fields would take seconds
-            raise ProblemError("invalid_request", f"the form has more than {most} fields")
     try:
-        parser.write(body)
-        complete = parser.state == MultipartState.END
-    except FormParserError as exc:
-        raise ProblemError("invalid_request", "the multipart body does not follow its boundary") from exc
-    if not complete:
-        raise ProblemError("invalid_request", "the multipart body breaks off")
-    return parts
         parser = MultipartParser(
             boundary,
             {
@@ -189,3 +182,10 @@ def form_parts(body: bytes, boundary: bytes | None, most: int) -> list[tuple[str
                 "on_part_end": part_end,
             },
         )
+        parser.write(body)
+        complete = parser.state == MultipartState.END
+    except FormParserError as exc:
+        raise ProblemError("invalid_request", "the multipart body does not follow its boundary") from exc
+    if not complete:
+        raise ProblemError("invalid_request", "the multipart body breaks off")
+    return parts

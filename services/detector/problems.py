@@ -31,8 +31,8 @@ CODES: dict[str, tuple[int, str]] = {
     "internal": (500, "Something went wrong inside the service"),
 }
 
-
 SEE_LOG = "the service's log has more under this request id"
+
 
 class ProblemError(Exception):
     """Raised anywhere in a request; becomes its answer. `headers` go with it."""
