@@ -44,6 +44,8 @@ class Settings(BaseSettings):
     )
     images: str = Field(default="localhost/cifake", description="Where step images are, for the docker runtime.")
     image_tag: str = Field(default="0.1.0", description="Which version of them.")
+    shards_at_once: int = Field(default=2, ge=1, description="Shards of images that a dataset's DAG draws at once.")
+    trainings_at_once: int = Field(default=1, ge=1, description="Networks that a sweep's DAG trains at once.")
     docker_network: str = Field(default="", description="Network that step containers join, for the docker runtime.")
     tracking_uri: str = Field(
         default="",
@@ -76,13 +78,25 @@ class Settings(BaseSettings):
     drift_window_seconds: float = Field(default=900, gt=0, description="How far back the service's drift figures look.")
     drift_minimum: int = Field(default=200, ge=1, description="Values in that window below which it says nothing.")
     drift_images_per_second: float = Field(
-        default=50, ge=0, description="Most images that a worker measures for drift; scores are all counted. 0: no limit."
+        default=50,
+        ge=0,
+        description="Most images that a worker measures for drift; scores are all counted. 0: no limit.",
+    )
+    feedback_days: float = Field(default=30, gt=0, description="How long the service keeps verdicts for feedback.")
+    webhook_secret: str = Field(
+        default="", description="What MLflow signs its webhook's deliveries with; without one the service takes none."
+    )
+    shadow: float = Field(
+        default=0, ge=0, le=1, description="Share of the traffic that the challenger scores too, for comparison only."
     )
     unseen: str | None = Field(
         default=None, description="Parquet file of tiles by generators that training never saw, for evaluation."
     )
     generator_weights: str = Field(
         default="", description="Folder or URL of a diffusers model's files; default: the Hugging Face hub."
+    )
+    torch_environment: Path | None = Field(
+        default=None, description="Virtual environment with torch; default: .venv-generate of the checkout."
     )
     torch_compile: bool = Field(default=False, description="Compile a diffusers model before it draws.")
     push_gateway: str = Field(

@@ -8,6 +8,7 @@ so that training can be prolonged by asking for more steps.
 from __future__ import annotations
 
 import csv
+import hashlib
 import logging
 import time
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ import numpy as np
 
 from cifake_core.errors import ConfigurationError
 from cifake_core.generation import embedded_networks as networks
+from cifake_core.generation import torch_environment
 
 log = logging.getLogger(__name__)
 
@@ -50,7 +52,7 @@ def prepare(threads: int = 0) -> None:
         import diffusers
         import torch
     except ImportError as exc:
-        raise ConfigurationError("this needs torch and diffusers: pip install 'cifake[generate]'") from exc
+        raise ConfigurationError(torch_environment.missing("this")) from exc
     diffusers.utils.logging.set_verbosity_error()
     if threads:
         torch.set_num_threads(threads)
@@ -96,7 +98,7 @@ def train_autoencoder(images: np.ndarray, folder: Path, stage: Stage) -> Path:
         ema.update(model)
         journal.add(step, loss=loss.item(), l1=l1.item(), kl=kl.item())
         if step + 1 == stage.steps or time.monotonic() - saved > stage.checkpoint_seconds:
-            _save(folder / "autoencoder.pt", step + 1, model, optimizer, ema)
+            _save(folder / "autoencoder.pt", step + 1, model, optimizer, ema, stage.seed)
             saved = time.monotonic()
     return folder / "autoencoder.pt"
 
@@ -123,7 +125,8 @@ def encode_latents(images: np.ndarray, classes: np.ndarray, folder: Path) -> tup
         mean, std = latents.mean((0, 1, 3, 4)), latents.std((0, 1, 3, 4))
         latents = (latents - mean[:, None, None]) / std[:, None, None]
         partial = file.with_suffix(".partial.npz")
-        np.savez(partial, latents=latents, classes=classes, mean=mean, std=std)
+        images_sha256 = hashlib.sha256(images.tobytes() + classes.astype(np.uint8).tobytes()).hexdigest()
+        np.savez(partial, latents=latents, classes=classes, mean=mean, std=std, images_sha256=images_sha256)
         partial.replace(file)
     with np.load(file) as stored:
         return stored["latents"], stored["classes"]
@@ -166,7 +169,7 @@ def train_denoiser(latents: np.ndarray, classes: np.ndarray, folder: Path, stage
         ema.update(model)
         journal.add(step, loss=loss.item())
         if step + 1 == stage.steps or time.monotonic() - saved > stage.checkpoint_seconds:
-            _save(folder / "denoiser.pt", step + 1, model, optimizer, ema)
+            _save(folder / "denoiser.pt", step + 1, model, optimizer, ema, stage.seed)
             saved = time.monotonic()
     return folder / "denoiser.pt"
 
@@ -245,11 +248,12 @@ class _Journal:
         self.rows, self.since = [], time.monotonic()
 
 
-def _save(file: Path, step: int, model: Any, optimizer: Any, ema: _Ema) -> None:
+def _save(file: Path, step: int, model: Any, optimizer: Any, ema: _Ema, seed: int) -> None:
     import torch
 
     partial = file.with_suffix(".partial")
-    state = {"step": step, "model": model.state_dict(), "optimizer": optimizer.state_dict(), "ema": ema.weights}
+    state = {"step": step, "seed": seed, "model": model.state_dict(), "ema": ema.weights}
+    state["optimizer"] = optimizer.state_dict()
     torch.save(state, partial)
     partial.replace(file)
 

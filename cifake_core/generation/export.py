@@ -33,6 +33,7 @@ def export(folder: Path, target: Path = embedded.WEIGHTS) -> embedded.Weights:
 
     with np.load(folder / embedded_training.LATENTS) as stored:
         mean, std = (torch.from_numpy(stored[name])[:, None, None] for name in ("mean", "std"))
+        trained_on = {"images": len(stored["classes"]), "images_sha256": str(stored["images_sha256"])}
     unet = embedded_training.load(folder / "denoiser.pt", networks.denoiser())
     vae = embedded_training.load(folder / "autoencoder.pt", networks.autoencoder())
 
@@ -60,12 +61,18 @@ def export(folder: Path, target: Path = embedded.WEIGHTS) -> embedded.Weights:
     target.mkdir(parents=True, exist_ok=True)
     _write(Denoiser(), (latents, times, classes), ("latents", "times", "classes"), "velocity", target)
     _write(Decoder(), (latents,), ("latents",), "images", target)
-    state = torch.load(folder / "denoiser.pt", weights_only=True)
+    ends = [torch.load(folder / f"{name}.pt", weights_only=True) for name in ("autoencoder", "denoiser")]
     described = embedded.Weights(
         sha256={
             name: hashlib.sha256((target / name).read_bytes()).hexdigest() for name in ("denoiser.onnx", "decoder.onnx")
         },
-        training={"denoiser_steps": state["step"], "data": "CIFAR-10 training images, JPEG q75 (CIFAKE, label REAL)"},
+        training={
+            "command": "cifake generate train --autoencoder-steps {} --steps {} --seed {}".format(
+                *(end["step"] for end in ends), ends[1]["seed"]
+            ),
+            "denoiser_steps": ends[1]["step"],
+            **trained_on,
+        },
     )
     (target / embedded.FILE).write_text(described.model_dump_json(indent=2))
     return described

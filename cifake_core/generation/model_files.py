@@ -16,6 +16,7 @@ from typing import Any
 import fsspec
 
 from cifake_core.errors import CifakeError, ConfigurationError
+from cifake_core.generation import torch_environment
 from cifake_core.generation.generators import Generator
 from cifake_core.settings import settings
 from cifake_core.verb import progress
@@ -99,7 +100,7 @@ def _commit_on_hub(generator: Generator) -> str:
     try:
         import huggingface_hub
     except ImportError as exc:
-        raise ConfigurationError(needs_generate(generator)) from exc
+        raise ConfigurationError(torch_environment.missing(f"generator {generator.name!r}")) from exc
     try:
         found = huggingface_hub.model_info(generator.model, revision=generator.revision, timeout=10).sha
         if found:
@@ -109,11 +110,6 @@ def _commit_on_hub(generator: Generator) -> str:
         if isinstance(cached, str):
             return Path(cached).parent.name
     raise ConfigurationError(out_of_reach(generator))
-
-
-def needs_generate(generator: Generator) -> str:
-    """What to install."""
-    return f"generator {generator.name!r} needs torch and diffusers: pip install 'cifake[generate]'"
 
 
 def out_of_reach(generator: Generator) -> str:

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from cifake_core.errors import ConfigurationError, ModelError
-from cifake_core.generation import model_files
+from cifake_core.generation import model_files, torch_environment
 from cifake_core.generation.generators import DeviceMemoryError, Generator, Request
 from cifake_core.settings import settings
 
@@ -41,7 +41,7 @@ class StableDiffusion:
             transformers.utils.logging.disable_progress_bar()
             import diffusers
         except ImportError as exc:
-            raise ConfigurationError(model_files.needs_generate(generator)) from exc
+            raise ConfigurationError(torch_environment.missing(f"generator {generator.name!r}")) from exc
         diffusers.utils.logging.set_verbosity_error()
         diffusers.utils.logging.disable_progress_bar()
         if threads:

@@ -82,6 +82,7 @@ def _generate(
     from cifake_core.generation import plan
     from cifake_core.generation import workers as pool
 
+    _enter_torch_environment(generator)
     made = _plan(
         generator,
         5000 if train_rows is None else train_rows,
@@ -91,6 +92,13 @@ def _generate(
     )
     plan.save(store, made)
     return pool.run_plan(store, made, workers=workers, batch=batch)
+
+
+def _enter_torch_environment(generator: str) -> None:
+    from cifake_core.generation import generators, torch_environment
+
+    if generators.named(generator).backend == "diffusers":
+        torch_environment.enter()
 
 
 def _plan(generator: str, train_rows: int, test_rows: int, seed: int, prompts_file: Path | None) -> Any:
@@ -166,6 +174,7 @@ def run_verb(plan_name: str, shards: tuple[str, ...], workers: int, batch: int |
 
     store = Store()
     made = plan.load(store, plan_name)
+    _enter_torch_environment(made.generator)
     return pool.run_plan(store, made, [made.shard(name) for name in shards] or None, workers, batch)
 
 
@@ -183,8 +192,9 @@ def train_verb(folder: Path | None, autoencoder_steps: int, steps: int, threads:
     The last fifth of the denoiser's steps lowers the learning rate: to prolong a training, ask for more steps.
     """
     from cifake_core.generation import embedded_training as training
-    from cifake_core.generation import real
+    from cifake_core.generation import real, torch_environment
 
+    torch_environment.enter()
     training.prepare(threads)
     images, classes = real.read("train")
     folder = folder or _default_folder()
@@ -207,9 +217,10 @@ def train_verb(folder: Path | None, autoencoder_steps: int, steps: int, threads:
 )
 def export_verb(folder: Path | None, out: Path | None) -> Any:
     """Export a trained generator to ONNX graphs, and check them against PyTorch."""
-    from cifake_core.generation import embedded
+    from cifake_core.generation import embedded, torch_environment
     from cifake_core.generation.export import export
 
+    torch_environment.enter()
     target = out or embedded.WEIGHTS
     described = export(folder or _default_folder(), target)
     size = sum((target / name).stat().st_size for name in described.sha256)
@@ -229,9 +240,10 @@ def card_verb(generator: str, images: int, out: Path, epochs: int, folder: Path 
 
     The classifier is trained here on the real images of CIFAKE_DATA, once, and kept in --folder.
     """
-    from cifake_core.generation import card
+    from cifake_core.generation import card, torch_environment
     from cifake_core.generation import embedded_training as training
 
+    torch_environment.enter()
     training.prepare(threads)
     return card.make(generator, out, folder or _default_folder(), images, seed, epochs, threads)
 

@@ -4,7 +4,8 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -46,12 +47,54 @@ def torch_environment() -> Path:
     return TORCH_ENVIRONMENT
 
 
+@dataclass
+class TorchForks:
+    """Runs scripts in the environment with torch; none of them waits for the import of torch."""
+
+    process: subprocess.Popen[str]
+    folder: Path
+
+    def __call__(self, script: Path, *arguments: object, **environment: str) -> subprocess.CompletedProcess[str]:
+        """As `subprocess.run([python, script, *arguments])` would, with an environment of this process and more."""
+        out, err = self.folder / "out", self.folder / "err"
+        argv = [str(script), *map(str, arguments)]
+        asked = {"argv": argv, "environment": {**os.environ, **environment}, "out": str(out), "err": str(err)}
+        self.process.stdin.write(json.dumps(asked) + "\n")
+        self.process.stdin.flush()
+        code = int(self.process.stdout.readline())
+        return subprocess.CompletedProcess(argv, code, out.read_text(), err.read_text())
+
+
 @pytest.fixture(scope="session")
-def tiny_model(torch_environment: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def torch_forks(torch_environment: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[TorchForks]:
+    """One process with torch for the session. It knows no hub but a closed port, and computes by one thread."""
+    folder = tmp_path_factory.mktemp("torch")
+    hub = {"HF_HOME": str(folder / "hub"), "HF_ENDPOINT": "http://127.0.0.1:9", "HF_HUB_OFFLINE": "0"}
+    environment = os.environ | hub | {"OMP_NUM_THREADS": "1"}
+    command = [str(torch_environment / "python"), str(Path(__file__).with_name("torch_forks.py"))]
+    with subprocess.Popen(
+        command, env=environment, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as process:
+        assert process.stdout.readline() == "ready\n"
+        yield TorchForks(process, folder)
+        process.stdin.close()
+
+
+@pytest.fixture(scope="session")
+def tiny_model(torch_forks: TorchForks, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A Stable Diffusion with small random weights, in diffusers' layout."""
     folder = tmp_path_factory.mktemp("models") / "tiny"
-    builder = Path(__file__).with_name("tiny_stable_diffusion.py")
-    command = [str(torch_environment / "python"), str(builder), str(folder)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    done = torch_forks(Path(__file__).with_name("tiny_stable_diffusion.py"), folder)
     assert done.returncode == 0, done.stderr
     return folder
+
+
+@pytest.fixture
+def torch_run(torch_forks: TorchForks, torch_environment: Path, home: Path) -> Run:
+    """As `run`, in the environment with torch."""
+
+    def call(*arguments: object, **environment: str) -> subprocess.CompletedProcess[str]:
+        where = {"CIFAKE_HOME": str(home), **environment}
+        return torch_forks(torch_environment / "cifake", "generate", *arguments, **where)
+
+    return call

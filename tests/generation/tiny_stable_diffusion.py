@@ -16,8 +16,10 @@ from transformers import CLIPConfig, CLIPImageProcessor, CLIPTextConfig, CLIPTex
 WIDTH = 32
 
 
-def build(folder: Path) -> None:
+def build(folder: Path, published_size: bool = False) -> None:
+    """Write the model; it draws 64×64 images, or 512×512 from latents of 64×64 as the published one does."""
     torch.manual_seed(0)
+    halvings = 3 if published_size else 1
     tokenizer = make_tokenizer(folder / "tokenizer")
     text = {
         "hidden_size": WIDTH,
@@ -34,16 +36,16 @@ def build(folder: Path) -> None:
     )
     pipe = StableDiffusionPipeline(
         vae=AutoencoderKL(
-            block_out_channels=(32, 64),
-            down_block_types=("DownEncoderBlock2D",) * 2,
-            up_block_types=("UpDecoderBlock2D",) * 2,
+            block_out_channels=(32, *(64,) * halvings),
+            down_block_types=("DownEncoderBlock2D",) * (halvings + 1),
+            up_block_types=("UpDecoderBlock2D",) * (halvings + 1),
             latent_channels=4,
-            sample_size=64,
+            sample_size=512 if published_size else 64,
         ),
         text_encoder=CLIPTextModel(CLIPTextConfig(**text)),
         tokenizer=tokenizer,
         unet=UNet2DConditionModel(
-            sample_size=32,
+            sample_size=64 if published_size else 32,
             block_out_channels=(32, 64),
             layers_per_block=1,
             down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
