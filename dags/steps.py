@@ -39,16 +39,28 @@ def step(task_id: str, *arguments: Any, **operator: Any) -> BaseOperator:
     Raises:
         ConfigurationError: CIFAKE_RUNTIME names a runtime that this installation has not got.
     """
+    kind, settled = _operator(task_id, arguments[0], operator)
+    return kind(arguments=list(arguments), **settled)
+
+
+def mapped_step(task_id: str, verb: str, commands: Any, **operator: Any) -> Any:
+    """Tasks as `step` makes them, one for each of `commands`: a task's output, a list of lists of VERB's arguments.
+
+    Raises:
+        ConfigurationError: as `step`.
+    """
+    kind, settled = _operator(task_id, verb, operator)
+    return kind.partial(**settled).expand(arguments=commands)
+
+
+def _operator(task_id: str, verb: str, more: dict[str, Any]) -> tuple[type[BaseOperator], dict[str, Any]]:
+    """The runtime's operator, and all it is given but the arguments."""
     runtime = settings().runtime
     if runtime not in RUNTIMES:
         raise ConfigurationError(f"CIFAKE_RUNTIME={runtime}: steps run in {', '.join(RUNTIMES)} only")
-    return RUNTIMES[runtime](
-        task_id=task_id,
-        arguments=list(arguments),
-        result_url=f"{settings().store}/{RESULT}",
-        multiple_outputs=True,
-        **{**RETRIES, **operator},
-    )
+    kind, its_own = RUNTIMES[runtime](task_id, verb)
+    common = {"task_id": task_id, "result_url": f"{settings().store}/{RESULT}", "multiple_outputs": True}
+    return kind, {**common, **its_own, **RETRIES, **more}
 
 
 class LocalStep(BaseOperator):
@@ -91,34 +103,32 @@ def conclude(exit_code: int, last_line: str, result_url: str) -> dict[str, Any]:
     return result
 
 
-def image_of(arguments: Sequence[Any]) -> str:
+def image_of(verb: str) -> str:
     """The image that holds a verb: torch is only where images are generated."""
-    return "generate" if arguments and arguments[0] == "generate" else "train"
+    return "generate" if verb == "generate" else "train"
 
 
-def docker_step(*, arguments: list[Any], **operator: Any) -> BaseOperator:
+def local_step(task_id: str, verb: str) -> tuple[type[BaseOperator], dict[str, Any]]:
+    """A verb as a process."""
+    return LocalStep, {}
+
+
+def docker_step(task_id: str, verb: str) -> tuple[type[BaseOperator], dict[str, Any]]:
     """A verb as a container."""
     from containers import StepContainer
 
-    return StepContainer(image_name=image_of(arguments), arguments=arguments, conclude=conclude, **operator)
+    return StepContainer, {"image_name": image_of(verb), "conclude": conclude}
 
 
-def kubernetes_step(*, task_id: str, arguments: list[Any], **operator: Any) -> BaseOperator:
+def kubernetes_step(task_id: str, verb: str) -> tuple[type[BaseOperator], dict[str, Any]]:
     """A verb as a pod."""
     from pods import StepPod
 
-    return StepPod(
-        task_id=task_id,
-        name=task_id,
-        image_name=image_of(arguments),
-        arguments=arguments,
-        conclude=conclude,
-        **operator,
-    )
+    return StepPod, {"name": task_id, "image_name": image_of(verb), "conclude": conclude}
 
 
-RUNTIMES: dict[str, Callable[..., BaseOperator]] = {
-    "local": LocalStep,
+RUNTIMES: dict[str, Callable[[str, str], tuple[type[BaseOperator], dict[str, Any]]]] = {
+    "local": local_step,
     "docker": docker_step,
     "kubernetes": kubernetes_step,
 }
