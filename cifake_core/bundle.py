@@ -60,9 +60,7 @@ class BundleInfo(BaseModel, frozen=True):
     seed: int | None = None
     blocks: list[Block]
     sha256: dict[str, str] = Field(description="File name → SHA-256 of every other file of the bundle.")
-    extra: dict[str, Any] = Field(
-        default_factory=dict, description="Room for later."
-    )
+    extra: dict[str, Any] = Field(default_factory=dict, description="Room for later.")
 
 
 def sha256(path: Path) -> str:

@@ -114,6 +114,29 @@ class HeatmapAnswer(Verdict, Served):
     )
 
 
+class Feedback(BaseModel):
+    """The true label of an image that was answered before."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    request_id: str = Field(description="The answer's `request_id`.", examples=["5f0c54a1f4d04d7f8a3a2d4b8a7f3c21"])
+    label: Literal["REAL", "FAKE"] = Field(description="What the image truly is.")
+    index: int = Field(0, ge=0, le=1023, description="Which image of a batch, from 0.")
+
+
+class FeedbackReceipt(BaseModel):
+    """What was kept, and what the verdict had been; `correct` is null for UNSURE."""
+
+    model_config = ConfigDict(protected_namespaces=())
+
+    request_id: str
+    index: int
+    label: Literal["REAL", "FAKE"]
+    verdict: Label
+    correct: bool | None
+    model_version: int
+
+
 class Block(BaseModel):
     """A convolution block that can be explained."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import time
 from typing import Annotated, Any
@@ -11,12 +12,21 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
-from cifake_core.client.answers import Batch, Classification, ExplainOptions, HeatmapAnswer, ModelCard, Status
+from cifake_core.client.answers import (
+    Batch,
+    Classification,
+    ExplainOptions,
+    FeedbackReceipt,
+    HeatmapAnswer,
+    ModelCard,
+    Status,
+)
 from cifake_core.settings import settings
 from services.detector import bodies, inference, keys, metrics, openapi, problems, static
 from services.detector.capacity import Capacity
 from services.detector.champion import Champion, Served
 from services.detector.drift import watch
+from services.detector.feedback import LiveAccuracy, verdicts
 from services.detector.guard import App, Guard
 from services.detector.problems import ProblemError
 
@@ -69,6 +79,12 @@ def create_app(champion: Champion) -> App:
         answer = await capacity.run(lambda: inference.heatmap(model, bodies.one_image(body), options))
         return _json(answer, request, start)
 
+    @app.post("/feedback", response_model=FeedbackReceipt, **openapi.takes_feedback())
+    async def feedback(request: Request) -> FeedbackReceipt:
+        """Tell the true label of an image that was answered before; live accuracy comes from it."""
+        body = await bodies.read(request, 0)
+        return await asyncio.to_thread(verdicts.feedback, bodies.feedback(body))
+
     @app.get("/status", response_model=Status, responses=openapi.ALWAYS)
     async def status() -> dict[str, Any]:
         """Which model is served since when, and what keeps a newer one away."""
@@ -92,7 +108,7 @@ def create_app(champion: Champion) -> App:
     @app.get("/metrics", response_class=Response, responses=openapi.METRICS)
     def exposition() -> Response:
         """Prometheus metrics of all workers."""
-        content, kind = metrics.exposition(champion.named, watch.collector(champion.current))
+        content, kind = metrics.exposition(champion.named, watch.collector(champion.current), LiveAccuracy(verdicts))
         return Response(content, media_type=kind)
 
     @app.get("/openapi.json", include_in_schema=False)
@@ -130,4 +146,5 @@ def create_app(champion: Champion) -> App:
 def _json(answer: Classification | Batch | HeatmapAnswer, request: Request, start: float) -> Response:
     answer.latency_ms = round((time.perf_counter() - start) * 1000, 3)
     answer.request_id = request.state.request_id
+    verdicts.remember(answer, answer.request_id)
     return Response(answer.model_dump_json(), media_type="application/json")

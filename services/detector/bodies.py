@@ -8,10 +8,12 @@ import binascii
 import json
 from typing import Any, NamedTuple
 
+from pydantic import ValidationError
 from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, MultipartState, parse_options_header
 from starlette.requests import ClientDisconnect, Request
 
+from cifake_core.client.answers import Feedback
 from cifake_core.settings import settings
 from services.detector.problems import ProblemError
 
@@ -130,6 +132,20 @@ def parse_json(body: bytes) -> Any:
         return json.loads(body)
     except (ValueError, RecursionError) as exc:
         raise ProblemError("invalid_request", "the body is not JSON, though Content-Type says so") from exc
+
+
+def feedback(body: Body) -> Feedback:
+    """The true label that a body tells.
+
+    Raises:
+        ProblemError: `invalid_request`.
+    """
+    try:
+        return Feedback.model_validate(parse_json(body.data))
+    except ValidationError as exc:
+        first = exc.errors()[0]
+        where = ".".join(map(str, first["loc"]))
+        raise ProblemError("invalid_request", f"{where or 'body'}: {first['msg']}") from exc
 
 
 def decode_base64(text: str) -> bytes:

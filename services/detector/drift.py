@@ -1,16 +1,14 @@
 """How far live traffic is from what the served model was validated on: windowed histograms, no images kept.
 
-A thread measures features in batches, off the request's path. Under several workers each keeps its window in a file
+Features are measured in batches, off the request's path. Under several workers each keeps its window in a file
 beside prometheus-client's own, and whoever is scraped adds them up; a worker's counts outlive it until they are old.
 """
 
 from __future__ import annotations
 
-import logging
 import os
 import threading
 import time
-from collections import deque
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -23,12 +21,8 @@ from cifake_core.bundle import REFERENCE
 from cifake_core.monitoring import features
 from cifake_core.monitoring.window import Window, empty
 from cifake_core.settings import settings
+from services.detector.background import GATHER_SECONDS, Background
 from services.detector.champion import Served
-
-logger = logging.getLogger("bentoml.cifake.drift")
-
-GATHER_SECONDS = 0.25  # how long an image may wait to be measured together with others
-_WAITING = 8192
 
 
 class _Seen(NamedTuple):
@@ -41,23 +35,15 @@ class Watch:
     """The traffic of this worker; `observe` costs a request a few microseconds."""
 
     def __init__(self) -> None:
-        self._waiting: deque[_Seen] = deque(maxlen=_WAITING)
-        self._some = threading.Event()
+        self._seen: Background[_Seen] = Background("drift", self._measure)
         self._windows: dict[str, Window] = {}
         self._lock = threading.Lock()
-        self._thread: threading.Thread | None = None
 
     def observe(self, served: Served, pixels: np.ndarray, probability_real: float) -> None:
         """One answered image: (32, 32, 3) uint8 as normalised, and its score."""
         if served.detector.reference is None:
             return
-        self._waiting.append(_Seen(served, pixels, probability_real))
-        self._some.set()
-        if self._thread is None:
-            with self._lock:
-                if self._thread is None:
-                    self._thread = threading.Thread(target=self._run, name="drift", daemon=True)
-                    self._thread.start()
+        self._seen.put(_Seen(served, pixels, probability_real))
 
     def collector(self, served: Served | None) -> Collector:
         """The drift of all workers' traffic through the model that is served now."""
@@ -79,16 +65,6 @@ class Watch:
                 array = np.load(file, mmap_mode="r+")
             self._windows[digest] = Window(profile, settings().drift_window_seconds, array)
         return self._windows[digest]
-
-    def _run(self) -> None:
-        while True:
-            self._some.wait()
-            time.sleep(GATHER_SECONDS)
-            self._some.clear()
-            try:
-                self._measure([self._waiting.popleft() for _ in range(len(self._waiting))])
-            except Exception:  # watching must never be what stops answering, nor stop for good
-                logger.exception("measuring drift failed")
 
     def _measure(self, seen: list[_Seen]) -> None:
         by_model: dict[str, list[_Seen]] = {}

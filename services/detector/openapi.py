@@ -6,7 +6,7 @@ from typing import Any
 
 from fastapi import FastAPI
 
-from cifake_core.client.answers import Problem
+from cifake_core.client.answers import Feedback, Problem
 from services.detector.problems import CODES, MEDIA_TYPE
 
 # The smallest honest example: a 2×2 PNG.
@@ -91,6 +91,13 @@ def explains(media_type: str | None = None) -> dict[str, Any]:
         picture = {"description": "The picture", "content": {media_type: {"schema": _BINARY}}}
         arguments["responses"] = {**arguments["responses"], 200: picture}
     return arguments
+
+
+def takes_feedback() -> dict[str, Any]:
+    """Arguments of a route whose body is `Feedback`."""
+    content = {"application/json": {"schema": Feedback.model_json_schema()}}
+    codes = ("invalid_request", "too_many_bytes", "body_timeout", "overloaded", "unknown_request")
+    return _arguments(content, codes)
 
 
 def _arguments(content: dict[str, Any], codes: tuple[str, ...]) -> dict[str, Any]:

@@ -27,6 +27,7 @@ CODES: dict[str, tuple[int, str]] = {
     "overloaded": (503, "The service is at capacity"),
     "no_model": (503, "No model is loaded yet"),
     "not_found": (404, "No such page"),
+    "unknown_request": (404, "No verdict under this request id"),
     "method_not_allowed": (405, "This method is not allowed here"),
     "internal": (500, "Something went wrong inside the service"),
 }

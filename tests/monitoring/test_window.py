@@ -1,7 +1,9 @@
 import numpy as np
 import pytest
+from scipy.stats import binomtest
 
 from cifake_core.monitoring import drift, features
+from cifake_core.monitoring.intervals import wilson
 from cifake_core.monitoring.window import SLOTS, Window, empty
 
 
@@ -60,3 +62,9 @@ def test_features_see_blur_compression_and_colour(rng):
     assert found["colourfulness"].tolist() == [0, 0, 0, 128]
     assert found["contrast"][1] == 0
     assert found["brightness"][1] == pytest.approx(128, abs=0.01)
+
+
+@pytest.mark.parametrize(("successes", "trials"), [(0, 10), (7, 10), (10, 10), (960, 1000)])
+def test_wilson_agrees_with_scipy(successes, trials):
+    expected = binomtest(successes, trials).proportion_ci(0.95, method="wilson")
+    assert wilson(successes, trials) == pytest.approx((expected.low, expected.high), abs=1e-4)
