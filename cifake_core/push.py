@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from cifake_core.settings import settings
@@ -14,8 +15,8 @@ log = logging.getLogger(__name__)
 SECONDS = 5.0
 
 
-def push(job: str, registry: CollectorRegistry) -> bool:
-    """Replace what the job pushed before by these figures; True when the gateway took them.
+def push(job: str, registry: CollectorRegistry, grouping: Mapping[str, str] | None = None) -> bool:
+    """Replace what the job, in this grouping, pushed before by these figures; True when the gateway took them.
 
     A gateway that does not answer is said in the log and fails nothing: figures are not worth a step.
     """
@@ -25,7 +26,7 @@ def push(job: str, registry: CollectorRegistry) -> bool:
     if not gateway:
         return False
     try:
-        push_to_gateway(gateway, job=job, registry=registry, timeout=SECONDS)
+        push_to_gateway(gateway, job=job, registry=registry, grouping_key=dict(grouping or {}), timeout=SECONDS)
     except OSError as exc:
         log.warning("%s: the push gateway took no figures (%s)", gateway, exc)
         return False

@@ -17,6 +17,7 @@ import numpy as np
 import pyarrow as pa
 from pydantic import BaseModel, ConfigDict
 
+from cifake_core import pipeline_metrics
 from cifake_core.errors import CifakeError, DatasetError
 from cifake_core.generation import generators
 from cifake_core.generation.generators import Backend, DeviceMemoryError, Generator, Request
@@ -110,6 +111,8 @@ def run_shard(
         redraws += sum(row["safety_redraws"] for row in rows)
         done += len(todo)
         on_batch(len(todo))
+        rate = (done - resumed) / max(time.monotonic() - begun, 1e-9)
+        pipeline_metrics.shard(plan.generator, shard.name, done, shard.rows, rate)
     seconds = time.monotonic() - begun
     store.write(f"{plan.folder}/{shard.name}.parquet", records.to_parquet(pa.concat_tables(tables).combine_chunks()))
     store.delete(parts_folder)

@@ -7,6 +7,7 @@ from collections import Counter
 
 import pyarrow as pa
 
+from cifake_core import pipeline_metrics
 from cifake_core.errors import ConfigurationError, DataNotFoundError
 from cifake_core.images import collection, dataset, splits
 from cifake_core.images.sources import SIDES, Side, Source, resolve
@@ -98,12 +99,14 @@ def build(
         "inputs": inputs,
         "left_out": {reason: rows for reason, rows in sorted(left_out.items()) if rows},
     }
-    return dataset.write(
+    written = dataset.write(
         store,
         {"train": train, "validation": validation, "test": splits.ordered(tables["test"], seed)},
         parameters,
         notes=notes,
     )
+    pipeline_metrics.dataset(written.version, written.counts, written.generators)
+    return written
 
 
 def _inputs(

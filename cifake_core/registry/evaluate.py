@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from typing import Any
 
+from cifake_core import pipeline_metrics
 from cifake_core.bundle import Detector
 from cifake_core.errors import ModelError
 from cifake_core.evaluation import report, testset
@@ -37,6 +38,7 @@ def evaluate_version(
     folder = f"evaluation/{version.name}-{version.version}/{images.dataset_version}"
     for name, text in files.items():
         store.write(f"{folder}/{name}", text.encode())
+    pipeline_metrics.evaluation(version.version, images.dataset_version, evaluation.scalars())
     log_to_run(version, "evaluation", files, {f"test/{k}": v for k, v in evaluation.scalars().items()})
     return {
         "version": version.version,

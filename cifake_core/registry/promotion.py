@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from cifake_core import bundle
+from cifake_core import bundle, pipeline_metrics
 from cifake_core.errors import CheckFailedError, ConfigurationError, NotRegisteredError, RegistryError
 from cifake_core.evaluation import testset
 from cifake_core.mlflow_client import client, registry_errors
@@ -108,6 +108,9 @@ def promote(
         failed=failed,
     )
     _commit(store, seen, decision, reigning)
+    checks = {check.name: check.passed for check in verdict.checks}
+    compared = {each.name: (each.candidate, each.champion) for each in verdict.comparisons}
+    pipeline_metrics.gate(decision.kind, candidate.version, decision.champion, checks, compared)
     now = candidate if passed else reigning
     return _answer(passed, candidate, now, verdict.reasons or _gains(verdict), report_url)
 

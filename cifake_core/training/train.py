@@ -7,14 +7,13 @@ import logging
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict
 
-from cifake_core import bundle
+from cifake_core import bundle, pipeline_metrics
 from cifake_core.errors import ConfigurationError, DatasetError
 from cifake_core.evaluation.metrics import binary_report
 from cifake_core.images import dataset
@@ -77,7 +76,12 @@ def train(store: Store, version: str, options: Options, sweep: str | None = None
         validation_rows = (
             Arrays(*dataset.arrays(store, manifest, "validation")) if manifest.counts.get("validation") else None
         )
-        fitted = fit(options, train_rows, validation_rows, folder=folder, on_epoch=partial(tracking.log_epochs, run_id))
+
+        def on_epoch(history: list[dict[str, float]]) -> None:
+            tracking.log_epochs(run_id, history)
+            pipeline_metrics.epoch(options.topology, version, options.epochs, history)
+
+        fitted = fit(options, train_rows, validation_rows, folder=folder, on_epoch=on_epoch)
         tracking.log_epochs(run_id, fitted.history)
         artifacts = folder / "artifacts"
         shutil.rmtree(artifacts, ignore_errors=True)

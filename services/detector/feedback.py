@@ -13,6 +13,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import closing, contextmanager
 from typing import NamedTuple
 
+from prometheus_client import Metric
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.registry import Collector
 
@@ -138,7 +139,7 @@ class LiveAccuracy(Collector):
     def __init__(self, verdicts: Verdicts) -> None:
         self._verdicts = verdicts
 
-    def collect(self) -> Iterable[CounterMetricFamily | GaugeMetricFamily]:
+    def collect(self) -> Iterable[Metric]:
         """Counts by verdict and truth; shares over those that were decided."""
         try:
             counts = self._verdicts.counts()
