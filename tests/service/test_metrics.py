@@ -14,7 +14,7 @@ import pytest
 from tests.service.conftest import Process, Registry, metric, wait_for
 
 RULES = Path(__file__).resolve().parents[2] / "deploy/prometheus"
-OTHERS = ("cifake_drift_", "cifake_dataset_", "cifake_generation_")  # other rooms set these
+OTHERS = ("cifake_drift_", "cifake_feedback_", "cifake_dataset_", "cifake_generation_", "cifake_dag_")  # not set here
 
 
 @pytest.fixture(scope="module")
