@@ -18,6 +18,9 @@ demo: up ## Run the whole pipeline on real images, classify two, write a report
 up: setup ## Start Airflow, MLflow and the detector on this machine
 	@$(python) scripts/stack.py up
 
+up-monitoring: setup ## The same, with Prometheus, Alertmanager and the push gateway
+	@CIFAKE_MONITORING=true $(python) scripts/stack.py up
+
 down: ## Stop what `make up` started
 	@! [ -x $(python) ] || $(python) scripts/stack.py down
 
@@ -48,6 +51,6 @@ lock: setup-ml ## Compile the lock of each environment anew
 clean: down ## Remove the environments and tool caches; data and models in CIFAKE_HOME stay
 	rm -rf .venv .venv-* .venv.lock .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
 
-.PHONY: help demo up down status test check setup setup-ml setup-generate lock clean
+.PHONY: help demo up up-monitoring down status test check setup setup-ml setup-generate lock clean
 
 include $(wildcard deploy/*.mk)

@@ -56,6 +56,13 @@ class Settings(BaseSettings):
     airflow_port: int = Field(default=8080, ge=1, le=65535)
     mlflow_port: int = Field(default=5000, ge=1, le=65535)
     service_port: int = Field(default=3000, ge=1, le=65535)
+    monitoring: bool = Field(default=False, description="Whether Prometheus and its like belong to the local stack.")
+    prometheus_port: int = Field(default=9090, ge=1, le=65535)
+    pushgateway_port: int = Field(default=9091, ge=1, le=65535)
+    alertmanager_port: int = Field(default=9093, ge=1, le=65535)
+    alert_webhook: str = Field(default="", description="URL that the local Alertmanager tells; nobody by default.")
+    scrape_interval: str = Field(default="", description="How often the local Prometheus looks; default 15s.")
+    prometheus_url: str = Field(default="", description="Where DAGs read figures; default: host and prometheus_port.")
     service_url: str = Field(default="", description="Where the detector answers; default: host and service_port.")
     replicas_url: str = Field(
         default="", description="A name that resolves to every replica of the detector; default: CIFAKE_SERVICE_URL."
@@ -116,6 +123,8 @@ class Settings(BaseSettings):
             object.__setattr__(self, "tracking_uri", f"sqlite:///{home}/mlflow.db")
         if not self.service_url:
             object.__setattr__(self, "service_url", f"http://{self.host}:{self.service_port}")
+        if not self.prometheus_url:
+            object.__setattr__(self, "prometheus_url", f"http://{self.host}:{self.prometheus_port}")
         if not self.replicas_url:
             object.__setattr__(self, "replicas_url", self.service_url)
 

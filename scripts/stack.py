@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+import monitoring
 
 from cifake_core.errors import CheckFailedError, ConfigurationError
 from cifake_core.settings import CHECKOUT, settings
@@ -68,6 +69,8 @@ def programs() -> list[Program]:
         where = (this.airflow_port, "CIFAKE_AIRFLOW_PORT", "/api/v2/monitor/health")
         listens = where if component == "api-server" else (None, "", "")
         made.append(Program(f"airflow-{component}", [airflow, component, *skip], *listens))
+    if this.monitoring:
+        made += [Program(*each) for each in monitoring.commands()]
     return made
 
 
@@ -99,6 +102,9 @@ def environment() -> dict[str, str]:
         "AIRFLOW__LOGGING__BASE_LOG_FOLDER": str(home / "logs" / "airflow"),
         "AIRFLOW__USAGE_DATA_COLLECTION__ENABLED": "False",
     }
+    if this.monitoring:
+        given["CIFAKE_PUSH_GATEWAY"] = this.push_gateway or f"http://{this.host}:{this.pushgateway_port}"
+        given["CIFAKE_PROMETHEUS_URL"] = f"http://{this.host}:{this.prometheus_port}"
     inherited = {k: v for k, v in os.environ.items() if k != "PYTHONDONTWRITEBYTECODE"}
     return {**inherited, **given}
 
@@ -267,10 +273,16 @@ def addresses() -> dict[str, str]:
     """Where people look."""
     this = settings()
     passwords = this.home / "airflow" / "simple_auth_manager_passwords.json.generated"
+    watching = {
+        "Prometheus": f"http://{this.host}:{this.prometheus_port}",
+        "Alerts": f"http://{this.host}:{this.alertmanager_port}",
+        "Pushed": f"http://{this.host}:{this.pushgateway_port}",
+    }
     return {
         "Airflow": f"http://{this.host}:{this.airflow_port}  (user admin, password in {passwords})",
         "MLflow": environment()["MLFLOW_TRACKING_URI"],
         "detector": this.service_url,
+        **(watching if this.monitoring else {}),
         "logs": str(this.home / "logs"),
     }
 
@@ -301,6 +313,8 @@ def up() -> dict[str, Any]:
         if not states:
             _require_free_ports(wanted)
             _migrate(env)
+            if settings().monitoring:
+                monitoring.write(supervisor.run)
             supervisor.start(wanted, env, text)
         for name, state in states.items():
             if state["statename"] in ("STOPPED", "EXITED", "FATAL", "UNKNOWN"):
