@@ -28,6 +28,15 @@ def test_the_order_tells_nothing_of_the_label(make_table):
     assert 440 < runs < 560  # 501 expected, standard deviation 16
 
 
+def test_the_order_tells_nothing_of_a_label_of_which_fewer_rows_were_chosen(make_table):
+    table = make_table(4000)
+    real, fake = (table.filter(pa.array([each == label for each in table["label"].to_pylist()])) for label in (1, 0))
+    few = splits.choose(real, 400, 0, "collected")
+    labels = splits.ordered(pa.concat_tables([few, fake.slice(0, 400)]), 0)["label"].to_numpy()
+    runs = 1 + np.count_nonzero(np.diff(labels))
+    assert 345 < runs < 457  # 401 expected, standard deviation 14
+
+
 def test_chosen_rows_are_balanced_over_label_and_class(make_table):
     chosen = splits.choose(make_table(400), 100, 0, "train")
     counts = Counter(zip(chosen["label"].to_pylist(), chosen["class"].to_pylist(), strict=True))
