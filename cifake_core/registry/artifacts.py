@@ -22,7 +22,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from cifake_core import bundle
 from cifake_core.errors import ModelError, NotRegisteredError, StoreError
 from cifake_core.mlflow_client import client, registry_errors
-from cifake_core.settings import MODEL_NAME, settings
+from cifake_core.settings import MODEL_NAME, PACKAGE, settings
 
 if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion as MlflowVersion
@@ -253,3 +253,13 @@ def last_good() -> tuple[ModelVersion, Path] | None:
         return ModelVersion.model_validate(kept["version"]), pointer.parent / kept["folder"]
     except (OSError, ValueError, KeyError, TypeError):
         return None
+
+
+def shipped() -> tuple[ModelVersion, Path] | None:
+    """The detector that ships with cifake, as version 0, and its bundle's folder; None where none does."""
+    folder = PACKAGE / "shipped" / bundle.ARTIFACT_PATH
+    try:
+        info = bundle.BundleInfo.model_validate_json((folder / bundle.FILE).read_text())
+    except (OSError, ValidationError):
+        return None
+    return ModelVersion(name=MODEL_NAME, version=0, run_id="", dataset_version=info.dataset_version), folder

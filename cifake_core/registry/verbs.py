@@ -140,5 +140,21 @@ def verify() -> Any:
     return verify()
 
 
+@verb("webhook")
+@click.argument("url")
+def webhook(url: str) -> Any:
+    """Let MLflow call the detector at URL whenever an alias moves, so that it need not wait for its next poll.
+
+    \b
+    CIFAKE_WEBHOOK_SECRET=… cifake registry webhook http://detector:3000/webhooks/mlflow
+
+    The detector needs the same CIFAKE_WEBHOOK_SECRET. Doing it again renews address and secret.
+    """
+    from cifake_core.registry.webhook import register
+
+    return register(url)
+
+
 registry.add_command(history)
 registry.add_command(verify)
+registry.add_command(webhook)

@@ -22,13 +22,14 @@ from cifake_core.client.answers import (
     Status,
 )
 from cifake_core.settings import settings
-from services.detector import bodies, inference, keys, metrics, openapi, problems, static
+from services.detector import bodies, inference, keys, metrics, openapi, problems, static, webhook
 from services.detector.capacity import Capacity
 from services.detector.champion import Champion, Served
 from services.detector.drift import watch
 from services.detector.feedback import LiveAccuracy, verdicts
 from services.detector.guard import App, Guard
 from services.detector.problems import ProblemError
+from services.detector.shadow import shadow
 
 PUBLIC = ("/metrics", "/openapi.json")
 
@@ -94,6 +95,7 @@ def create_app(champion: Champion) -> App:
             "model": inference.model(now) if now else None,
             "since": now.since.isoformat() if now else None,
             "from_cache": now.from_cache if now else None,
+            "challenger": shadow.current.version.version if shadow.current else None,
             "problem": champion.problem,
             "checked": champion.checked.isoformat() if champion.checked else None,
         }
@@ -138,7 +140,7 @@ def create_app(champion: Champion) -> App:
         # Starlette raises it again after this answer; the guard logs it.
         return problems.response("internal", problems.SEE_LOG, request.state.request_id)
 
-    public = (*PUBLIC, *static.add_page(app))
+    public = (*PUBLIC, *static.add_page(app), *webhook.add_webhook(app, champion))
     allowed = keys.Keys(settings().api_keys, settings().rate_limit) if keys.needed() else None
     return Guard(app, [route.path for route in app.routes if hasattr(route, "path")], allowed, public)
 

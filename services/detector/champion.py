@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 import random
 import threading
+import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -13,11 +15,12 @@ import numpy as np
 
 from cifake_core.bundle import PARITY_TOLERANCE, Detector
 from cifake_core.errors import CifakeError, ModelError, NotRegisteredError, StoreError
-from cifake_core.registry.artifacts import ModelVersion, fetch, last_good, remember, resolve
+from cifake_core.registry.artifacts import ModelVersion, fetch, last_good, remember, resolve, shipped
 from cifake_core.settings import settings
 from services.detector import metrics
 
 logger = logging.getLogger("bentoml.cifake.champion")
+BELL_SECONDS = 0.25  # how often a waiting worker looks whether it was woken
 
 
 @dataclass(frozen=True)
@@ -34,13 +37,17 @@ class Champion:
     """Polls the alias in a thread; `current` is what requests use, `problem` why it may not be the newest.
 
     `named` is what the alias named when last seen.
+
+    Args:
+        also: done after every look, in the same thread.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, also: Callable[[], None] = lambda: None) -> None:
         self.current: Served | None = None
         self.named: ModelVersion | None = None
         self.problem: str | None = None
         self.checked: datetime | None = None
+        self._also = also
         self._stop = threading.Event()
         self._wake = threading.Event()
         self._thread = threading.Thread(target=self._run, name="champion", daemon=True)
@@ -55,7 +62,12 @@ class Champion:
         self._wake.set()
 
     def wake(self) -> None:
-        """Look at the alias now (a webhook's business)."""
+        """Let every worker that shares this CIFAKE_HOME look at the alias now (a webhook's business)."""
+        try:
+            _bell().parent.mkdir(parents=True, exist_ok=True)
+            _bell().touch()
+        except OSError as exc:
+            logger.warning("%s: other workers look at their next poll: %s", _bell(), exc)
         self._wake.set()
 
     def check(self) -> None:
@@ -64,7 +76,7 @@ class Champion:
         answered = True
         try:
             version = self.named = resolve("champion")
-            if self.current is None or _key(version) != _key(self.current.version):
+            if self.current is None or key(version) != key(self.current.version):
                 folder = fetch(version)
                 self._swap(version, folder, from_cache=False)
             self.problem = None
@@ -81,7 +93,7 @@ class Champion:
         metrics.registry_reachable.set(answered)
         metrics.ready.set(self.current is not None)
         if self.named is not None and self.current is not None:
-            metrics.model_is_champion.set(_key(self.named) == _key(self.current.version))
+            metrics.model_is_champion.set(key(self.named) == key(self.current.version))
 
     def _failed(self, why: str, version: ModelVersion | None) -> None:
         if why != self.problem:
@@ -109,20 +121,39 @@ class Champion:
                 logger.warning("the champion is not remembered: %s", exc)
 
     def _load_last_good(self) -> None:
-        kept = last_good()
-        if kept is None:
-            return
-        try:
-            self._swap(*kept, from_cache=True)
-        except CifakeError as exc:
-            logger.warning("the last good model, in %s, cannot be used: %s", kept[1], exc)
+        """Without a registry: the version served last, else the detector that ships with cifake, if there is one."""
+        for kept in (last_good(), shipped()):
+            if kept is None:
+                continue
+            try:
+                self._swap(*kept, from_cache=True)
+                return
+            except CifakeError as exc:
+                logger.warning("the model in %s cannot be used: %s", kept[1], exc)
 
     def _run(self) -> None:
         while not self._stop.is_set():
+            rung = _rung()
             self.check()
+            self._also()
             # Jitter, so that many replicas do not ask at the same moment.
-            self._wake.wait(settings().poll_seconds * random.uniform(0.8, 1.2))
+            until = time.monotonic() + settings().poll_seconds * random.uniform(0.8, 1.2)
+            while (left := until - time.monotonic()) > 0 and _rung() == rung:
+                if self._wake.wait(min(left, BELL_SECONDS)):
+                    break
             self._wake.clear()
+
+
+def _bell() -> Path:
+    """Touched to wake the workers: the one that got a webhook cannot reach the others otherwise."""
+    return settings().cache / "models" / "alias-moved"
+
+
+def _rung() -> int:
+    try:
+        return _bell().stat().st_mtime_ns
+    except OSError:
+        return 0
 
 
 def load(folder: Path) -> Detector:
@@ -141,7 +172,8 @@ def load(folder: Path) -> Detector:
     return detector
 
 
-def _key(version: ModelVersion) -> tuple[int, str | None]:
+def key(version: ModelVersion) -> tuple[int, str | None]:
+    """What makes two versions the same: a number may be given anew after its version was deleted."""
     return version.version, version.run_id
 
 

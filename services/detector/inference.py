@@ -18,6 +18,7 @@ from services.detector import metrics, problems
 from services.detector.champion import Served
 from services.detector.drift import watch
 from services.detector.problems import ProblemError
+from services.detector.shadow import shadow
 
 
 class Scored(NamedTuple):
@@ -92,6 +93,7 @@ def classified_batch(served: Served, images: list[bytes]) -> answers.Batch:
         else:
             scored = Scored(*each, next(scores))
             watch.observe(served, scored.image.pixels, scored.probability_real)
+            shadow.observe(served, scored.image.pixels, scored.probability_real)
             verdict = answers.Verdict(**_verdict(served, scored))
             results.append(answers.BatchItem(verdict=verdict))
     return answers.Batch(results=results, model=model(served))
@@ -197,6 +199,7 @@ def _scored(served: Served, data: bytes) -> Scored:
     image, pixels = prepare(data, served.detector.info.image_size)
     scored = Scored(image, pixels, score(served, np.ascontiguousarray(pixels[None]))[0])
     watch.observe(served, image.pixels, scored.probability_real)
+    shadow.observe(served, image.pixels, scored.probability_real)
     return scored
 
 

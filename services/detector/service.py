@@ -7,8 +7,9 @@ import bentoml
 from cifake_core.settings import settings
 from services.detector.app import create_app
 from services.detector.champion import Champion
+from services.detector.shadow import shadow
 
-champion = Champion()
+champion = Champion(also=shadow.look)
 app = create_app(champion)
 
 
