@@ -9,7 +9,6 @@ from cifake_core.mlflow_client import client, registry_errors
 from cifake_core.settings import settings
 
 NAME = "cifake-detector"
-EVENTS = ("model_version_alias.created", "model_version_alias.deleted")
 
 
 def register(url: str) -> dict[str, Any]:
@@ -29,11 +28,14 @@ def register(url: str) -> dict[str, Any]:
         raise ConfigurationError(
             f"{settings().tracking_uri}: only an MLflow server calls; set MLFLOW_TRACKING_URI to one"
         )
-    from mlflow.entities.webhook import WebhookEvent
+    from mlflow.entities.webhook import WebhookAction, WebhookEntity, WebhookEvent
 
     with registry_errors("register the webhook"):
         api = client()
-        events: list[Any] = [WebhookEvent.from_str(name) for name in EVENTS]
+        events: list[Any] = [
+            WebhookEvent(WebhookEntity.MODEL_VERSION_ALIAS, action)
+            for action in (WebhookAction.CREATED, WebhookAction.DELETED)
+        ]
         found = next((hook for hook in api.list_webhooks() if hook.name == NAME), None)
         if found:
             made = api.update_webhook(found.webhook_id, url=url, events=events, secret=secret, status="ACTIVE")
@@ -43,4 +45,9 @@ def register(url: str) -> dict[str, Any]:
     if not tried.success:
         said = tried.error_message or f"HTTP {tried.response_status}: {(tried.response_body or '')[:200]}"
         raise RegistryError(f"the webhook is registered, and {url} did not take MLflow's delivery: {said}")
-    return {"id": made.webhook_id, "url": made.url, "events": list(EVENTS), "answered": tried.response_status}
+    return {
+        "id": made.webhook_id,
+        "url": made.url,
+        "events": [str(event) for event in events],
+        "answered": tried.response_status,
+    }
