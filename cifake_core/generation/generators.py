@@ -85,7 +85,7 @@ _FLOW = "FlowMatchEulerDiscreteScheduler"
 GENERATORS = {
     generator.name: generator
     for generator in (
-        Generator("embedded", "embedded", "class", steps=8, guidance=2.5, scheduler="flow-adams-bashforth"),
+        Generator("embedded", "embedded", "class", steps=6, guidance=3.5, scheduler="flow-adams-bashforth"),
         _diffusers("stable-diffusion-v1-4", _SD14, 50, 7.5, "PNDMScheduler", **_SD14_MORE),
         _diffusers("stable-diffusion-v1-4-dpm", _SD14, 20, 7.5, "DPMSolverMultistepScheduler", **_SD14_MORE),
         _diffusers("lcm-dreamshaper-v7", "SimianLuo/LCM_Dreamshaper_v7", 4, 8.0, "LCMScheduler", checked=True),
