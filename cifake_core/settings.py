@@ -79,6 +79,9 @@ class Settings(BaseSettings):
     )
     rate_limit: float = Field(default=100, ge=0, description="Requests a second for each key and worker; 0: no limit.")
     api_key: str = Field(default="", description="The key this client sends to a service.")
+    tracing: bool = Field(
+        default=False, description="Make OpenTelemetry spans in the service; BentoML's configuration says for whom."
+    )
     poll_seconds: float = Field(
         default=10.0, gt=0, description="How often a service worker looks at the champion alias."
     )

@@ -21,6 +21,7 @@ from cifake_core.client.answers import (
     ModelCard,
     Status,
 )
+from cifake_core.images import codec
 from cifake_core.settings import settings
 from services.detector import bodies, inference, keys, metrics, openapi, problems, static, webhook
 from services.detector.capacity import Capacity
@@ -31,6 +32,7 @@ from services.detector.guard import App, Guard
 from services.detector.problems import ProblemError
 from services.detector.shadow import shadow
 
+SMALL = 16_384  # bytes of a body that may be looked into on the event loop
 PUBLIC = ("/metrics", "/openapi.json")
 
 
@@ -51,7 +53,10 @@ def create_app(champion: Champion) -> App:
         model = served()
         body = await bodies.read(request)
         start = time.perf_counter()
-        answer = await capacity.run(lambda: inference.classified(model, bodies.one_image(body)))
+        if len(body.data) <= SMALL and codec.is_canonical(data := bodies.one_image(body)):
+            answer = await capacity.together(inference.classified_together, (model, data))
+        else:
+            answer = await capacity.run(lambda: inference.classified(model, bodies.one_image(body)))
         return _json(answer, request, start)
 
     @app.post("/classify_batch", response_model=Batch, **openapi.takes_images())

@@ -1,4 +1,4 @@
-"""A bounded queue before a fixed number of worker threads: who cannot be answered soon is told so at once."""
+"""A bounded queue before the work: who cannot be answered soon is told so at once."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import asyncio
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from services.detector import metrics
 from services.detector.problems import ProblemError
@@ -25,6 +25,7 @@ class Capacity:
         self.slots, self.queue = slots, queue
         self._pool = ThreadPoolExecutor(slots, "work")
         self._inside = 0
+        self._together: list[tuple[Any, asyncio.Future[Any], float]] = []
 
     def check(self) -> None:
         """Refuse early, before a body is read.
@@ -56,6 +57,45 @@ class Capacity:
         finally:
             self._inside -= 1
             self._tell()
+
+    async def together(self, work: Callable[[list[Any]], list[T | ProblemError]], item: object) -> T:
+        """The item's result of `work([item, …])`, run on the event loop with all items that came in at the same moment.
+
+        For work shorter than a hand-over to a thread; see docs/decisions/0060-batching-without-waiting.md.
+
+        Raises:
+            ProblemError: `overloaded`, as `check`; or the item's own.
+        """
+        self.check()
+        self._inside += 1
+        self._tell()
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[Any] = loop.create_future()
+        self._together.append((item, future, time.perf_counter()))
+        if len(self._together) == 1:
+            loop.call_soon(self._drain, work)
+        try:
+            return await future  # type: ignore[no-any-return]
+        finally:
+            self._inside -= 1
+            self._tell()
+
+    def _drain(self, work: Callable[[list[Any]], list[Any]]) -> None:
+        waiting, self._together = self._together, []
+        start = time.perf_counter()
+        queued = metrics.stage_seconds.labels("queue")
+        try:
+            results = work([item for item, _, _ in waiting])
+        except Exception as exc:
+            results = [exc] * len(waiting)
+        for (_, future, asked), result in zip(waiting, results, strict=True):
+            queued.observe(start - asked)
+            if future.cancelled():  # its client went away
+                continue
+            if isinstance(result, Exception):
+                future.set_exception(result)
+            else:
+                future.set_result(result)
 
     def _tell(self) -> None:
         metrics.queue_depth.set(max(0, self._inside - self.slots))

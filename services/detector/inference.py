@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import itertools
 from datetime import UTC, datetime
 from typing import Any, Literal, NamedTuple
 
@@ -75,27 +76,28 @@ def classified(served: Served, data: bytes) -> answers.Classification:
     return answers.Classification(**_verdict(served, scored), model=model(served))
 
 
+def classified_together(items: list[tuple[Served, bytes]]) -> list[answers.Classification | ProblemError]:
+    """The verdicts on images of several requests, or the problem of each that was refused."""
+    results: list[answers.Classification | ProblemError] = []
+    for _, same in itertools.groupby(items, key=lambda item: id(item[0])):  # more than one only while models swap
+        group = list(same)
+        served = group[0][0]
+        for each in _scored_all(served, [data for _, data in group]):
+            if isinstance(each, Scored):
+                results.append(answers.Classification(**_verdict(served, each), model=model(served)))
+            else:
+                results.append(each)
+    return results
+
+
 def classified_batch(served: Served, images: list[bytes]) -> answers.Batch:
     """The verdicts on several images; a refused one gets its problem instead."""
-    size = served.detector.info.image_size
-    prepared: list[tuple[codec.Normalised, np.ndarray] | ProblemError] = []
-    for data in images:
-        try:
-            prepared.append(prepare(data, size))
-        except ProblemError as exc:
-            prepared.append(exc)
-    good = [each for each in prepared if not isinstance(each, ProblemError)]
-    scores = iter(score(served, np.stack([pixels for _, pixels in good])) if good else [])
     results = []
-    for each in prepared:
-        if isinstance(each, ProblemError):
-            results.append(answers.BatchItem(problem=problems.problem(each.code, each.detail)))
+    for each in _scored_all(served, images):
+        if isinstance(each, Scored):
+            results.append(answers.BatchItem(verdict=answers.Verdict(**_verdict(served, each))))
         else:
-            scored = Scored(*each, next(scores))
-            watch.observe(served, scored.image.pixels, scored.probability_real)
-            shadow.observe(served, scored.image.pixels, scored.probability_real)
-            verdict = answers.Verdict(**_verdict(served, scored))
-            results.append(answers.BatchItem(verdict=verdict))
+            results.append(answers.BatchItem(problem=problems.problem(each.code, each.detail)))
     return answers.Batch(results=results, model=model(served))
 
 
@@ -196,11 +198,32 @@ def card(served: Served) -> answers.ModelCard:
 
 
 def _scored(served: Served, data: bytes) -> Scored:
-    image, pixels = prepare(data, served.detector.info.image_size)
-    scored = Scored(image, pixels, score(served, np.ascontiguousarray(pixels[None]))[0])
-    watch.observe(served, image.pixels, scored.probability_real)
-    shadow.observe(served, image.pixels, scored.probability_real)
+    (scored,) = _scored_all(served, [data])
+    if isinstance(scored, ProblemError):
+        raise scored
     return scored
+
+
+def _scored_all(served: Served, images: list[bytes]) -> list[Scored | ProblemError]:
+    size = served.detector.info.image_size
+    prepared: list[tuple[codec.Normalised, np.ndarray] | ProblemError] = []
+    for data in images:
+        try:
+            prepared.append(prepare(data, size))
+        except ProblemError as exc:
+            prepared.append(exc)
+    good = [each for each in prepared if not isinstance(each, ProblemError)]
+    scores = iter(score(served, np.stack([pixels for _, pixels in good])) if good else [])
+    results: list[Scored | ProblemError] = []
+    for each in prepared:
+        if isinstance(each, ProblemError):
+            results.append(each)
+            continue
+        scored = Scored(*each, next(scores))
+        watch.observe(served, scored.image.pixels, scored.probability_real)
+        shadow.observe(served, scored.image.pixels, scored.probability_real)
+        results.append(scored)
+    return results
 
 
 def _verdict(served: Served, scored: Scored) -> dict[str, Any]:

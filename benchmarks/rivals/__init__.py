@@ -1,0 +1,1 @@
+"""The obvious other ways to serve, written as their documentation shows; benchmarks compare with them."""
