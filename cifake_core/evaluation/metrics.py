@@ -203,3 +203,13 @@ def mcnemar(better: int, worse: int) -> float:
     from scipy.stats import binomtest
 
     return float(binomtest(better, better + worse, 0.5, alternative="greater").pvalue) if better + worse else 1.0
+
+
+def paired_p(changes: np.ndarray) -> float:
+    """One-sided p-value of a paired t-test: how often chance alone makes the mean of changes (N,) this low."""
+    from scipy.stats import t
+
+    n, spread = len(changes), float(changes.std(ddof=1))
+    if not spread:
+        return 0.0 if changes.mean() < 0 else 1.0
+    return float(t.cdf(changes.mean() / (spread / np.sqrt(n)), n - 1))

@@ -43,6 +43,15 @@ class SlicePolicy(_Part, frozen=True):
     overrides: dict[str, float] = {}
 
 
+class ExplanationPolicy(_Part, frozen=True):
+    """How true heatmaps are to the model they explain."""
+
+    method: str
+    images: int = Field(gt=1)
+    tolerance: float = Field(ge=0, le=2)
+    alpha: float = Field(gt=0, lt=1)
+
+
 class Bounds(_Part, frozen=True):
     """Limits that hold without a champion to compare with."""
 
@@ -65,6 +74,7 @@ class Policy(_Part, frozen=True):
     version: int
     accuracy: AccuracyPolicy
     slices: SlicePolicy
+    explanations: ExplanationPolicy
     bounds: Bounds
     require: Required
 
@@ -171,10 +181,17 @@ class Contest:
     @cached_property
     def champion_scored(self) -> dict[str, Scored] | None:
         """The champion's scores per slice, of the very same pixels."""
+        if self.champion_detector is None:
+            return None
+        return _score(self.champion_detector, self.images, self.policy)
+
+    @cached_property
+    def champion_detector(self) -> bundle.Detector | None:
+        """The champion, loaded; None when there is none, or when it is broken and the gate is overruled."""
         if self.champion is None:
             return None
         try:
-            return _score(bundle.Detector(fetch(self.champion), threads=1), self.images, self.policy)
+            return bundle.Detector(fetch(self.champion), threads=1)
         except ModelError as exc:
             self.champion_problem = f"champion version {self.champion.version} cannot be scored ({exc})"
             if self.overruled:
@@ -296,6 +313,38 @@ def _slices(contest: Contest) -> Iterator[Check]:
         )
 
 
+def _explanations(contest: Contest) -> Iterator[Check]:
+    """Insertion minus deletion of the same images' heatmaps, each model explaining its own verdicts."""
+    policy = contest.policy.explanations
+    chosen = np.linspace(0, len(contest.images.images) - 1, policy.images).round().astype(int)
+    images = np.ascontiguousarray(contest.images.images[np.unique(chosen)])
+    ours = _faithfulness(contest.detector, images, policy.method)
+    said = f"heatmaps by {policy.method} score {ours.mean():+.3f} (insertion minus deletion"
+    if contest.champion_detector is None:
+        yield Check(name="explanations", passed=True, measured=float(ours.mean()), why=f"{said})")
+        return
+    change = ours - _faithfulness(contest.champion_detector, images, policy.method)
+    gain, p = float(change.mean()), metrics.paired_p(change)
+    yield Check(
+        name="explanations",
+        passed=-gain <= policy.tolerance or p > policy.alpha,
+        measured=gain,
+        limit=-policy.tolerance,
+        why=f"{said}) against the champion's {(ours - change).mean():+.3f} on the same {len(images)} images "
+        f"(p = {p:.2g}); they may fall by {policy.tolerance:g} at most",
+    )
+
+
+def _faithfulness(detector: bundle.Detector, images: np.ndarray, method: str) -> np.ndarray:
+    from cifake_core.explain import explainer, faithfulness
+
+    target = (detector.probability_real(images) >= detector.info.threshold).astype(int)
+    blocks = explainer.choose_blocks([block.name for block in detector.info.blocks])
+    maps = explainer.heatmaps(detector, images, method=method, blocks=blocks, target=target)
+    areas = faithfulness.insertion_deletion(detector.score, images, maps, target)
+    return areas.insertion - areas.deletion
+
+
 def _bounds(contest: Contest) -> Iterator[Check]:
     whole, bounds = contest.scored[WHOLE], contest.policy.bounds
     alarms = float((~whole.correct)[whole.labels == REAL].mean()) if (whole.labels == REAL).any() else 0.0
@@ -356,5 +405,5 @@ def _lineage(contest: Contest) -> Iterator[Check]:
 
 
 _CHECKS: tuple[Callable[[Contest], Iterator[Check]], ...] = (
-    _graphs, _floor, _better, _slices, _bounds, _validated, _lineage,
+    _graphs, _floor, _better, _slices, _explanations, _bounds, _validated, _lineage,
 )  # fmt: skip

@@ -11,6 +11,7 @@ from cifake_core.errors import ConfigurationError, ModelError
 from cifake_core.mlflow_client import client
 from cifake_core.registry.gates import POLICY, load_policy
 from cifake_core.registry.promotion import promote
+from tests.registry import voting
 from tests.registry.conftest import Field
 from tests.registry.voting import say_validated, share
 
@@ -102,6 +103,17 @@ def test_a_broken_champion_is_named_and_may_be_overruled(field: MakeField) -> No
     with pytest.raises(ModelError, match=r"champion version 3 cannot be scored.*--force"):
         promote("2")
     assert promote("2", force=True, reason="the champion is broken")["promoted"]
+
+
+def test_heatmaps_that_became_untrue_are_refused(field: MakeField, tmp_path: Path) -> None:
+    f = field(share(0.9), share(0.97))
+    promote("1")
+    policy = tmp_path / "gates.yaml"  # one mean gradient a channel, as Grad-CAM takes it, says nothing of these models
+    policy.write_text(POLICY.read_text().replace("method: gradcam", "method: hirescam"))
+    astray = f.add(1, "astray", gain=voting.calibrated_gain(share(0.97), 400), changed="gradients")
+    (reason,) = _refused(str(astray), policy=policy)
+    assert reason.startswith("heatmaps by hirescam score ")
+    assert promote("2", policy=policy)["promoted"]
 
 
 def test_an_unknown_threshold_is_refused(tmp_path: Path) -> None:

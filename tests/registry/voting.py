@@ -53,13 +53,17 @@ def calibrated_gain(right: Callable[[int, int, str], bool], rows: int) -> float:
 def write_bundle(
     folder: Path, model: int, dataset_version: str, gain: float = 28, changed: str = "", parity_rows: int = 8
 ) -> Path:
-    """A bundle that reads corner `model`. `changed` makes `explain` disagree with `score`, or both with `parity`."""
+    """A bundle that reads corner `model`.
+
+    `changed` makes `explain` disagree with `score`, or both with `parity`, or the gradients speak for other corners.
+    """
     folder.mkdir(parents=True)
     weights = np.zeros((3, 2, 2), np.float32)
     top, left = CORNERS[model]
     weights[:, top, left], weights[:, 1, 1] = gain / 3, -gain / 3
-    (folder / "score.onnx").write_bytes(_graph(weights, explain=False))
-    (folder / "explain.onnx").write_bytes(_graph(weights * (2 if changed == "explain" else 1), explain=True))
+    (folder / "score.onnx").write_bytes(_graph(weights))
+    told = weights[:, ::-1, ::-1].copy() if changed == "gradients" else weights
+    (folder / "explain.onnx").write_bytes(_graph(weights * (2 if changed == "explain" else 1), told))
     images = np.random.default_rng(1).integers(0, 256, (parity_rows, SIZE, SIZE, 3), np.uint8)
     means = images.reshape(parity_rows, 2, HALF, 2, HALF, 3).mean((2, 4)).transpose(0, 3, 1, 2) / 255
     logits = (means * weights).sum((1, 2, 3)) + (1 if changed == "parity" else 0)
@@ -76,7 +80,8 @@ def write_bundle(
     return folder
 
 
-def _graph(weights: np.ndarray, *, explain: bool) -> bytes:
+def _graph(weights: np.ndarray, gradients: np.ndarray | None = None) -> bytes:
+    """The score graph, or with gradients the explanation graph."""
     from onnx import TensorProto, checker, helper, numpy_helper
 
     node, info = helper.make_node, helper.make_tensor_value_info
@@ -90,12 +95,12 @@ def _graph(weights: np.ndarray, *, explain: bool) -> bytes:
     ]
     outputs = [info("logit", TensorProto.FLOAT, ["n"])]
     constants = {"white": np.float32(255), "axes": np.array([1, 2, 3]), "weights": weights}
-    if explain:
-        constants["zero"] = np.float32(0)
+    if gradients is not None:
+        constants |= {"zero": np.float32(0), "gradients": gradients}
         nodes += [
             node("Transpose", ["a"], ["activations_block1"], perm=[0, 2, 3, 1]),
             node("Mul", ["a", "zero"], ["zeros"]),
-            node("Add", ["zeros", "weights"], ["g"]),
+            node("Add", ["zeros", "gradients"], ["g"]),
             node("Transpose", ["g"], ["gradients_block1"], perm=[0, 2, 3, 1]),
         ]
         outputs += [info(f"{kind}_block1", TensorProto.FLOAT, ["n", 2, 2, 3]) for kind in ("activations", "gradients")]
