@@ -16,6 +16,8 @@ VERBS = {
     "promote": "cifake_core.registry.verbs",
     "rollback": "cifake_core.registry.verbs",
     "registry": "cifake_core.registry.verbs",
+    "watch": "cifake_core.loop.verbs",
+    "harden": "cifake_core.loop.verbs",
     "rollout": "cifake_core.client.verbs",
     "classify": "cifake_core.client.verbs",
     "explain": "cifake_core.client.verbs",

@@ -1,0 +1,1 @@
+"""The loop that closes: what the figures ask for, and training against a generator that gets past the detector."""

@@ -1,0 +1,157 @@
+"""Train against a generator whose images get past the detector: measure, add part of them, and measure again.
+
+The other part is held apart: it joins the test split, so that the gate judges a candidate on it too.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from pydantic import BaseModel, ConfigDict
+
+from cifake_core.bundle import Detector
+from cifake_core.errors import ConfigurationError, DataNotFoundError
+from cifake_core.images import codec, dataset, records
+from cifake_core.monitoring.intervals import wilson
+from cifake_core.registry.artifacts import fetch, resolve
+from cifake_core.settings import FAKE
+from cifake_core.storage import Store
+
+SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
+
+
+class Passed(BaseModel, frozen=True):
+    """How many of a generator's images a model version took for REAL, with the share's 95 % interval (Wilson)."""
+
+    model_config = ConfigDict(extra="forbid", protected_namespaces=())
+
+    model_version: int
+    images: int
+    accepted: int
+    share: float
+    lower: float
+    upper: float
+
+
+def prepare(
+    images: str,
+    generator: str,
+    base: str | None = None,
+    version: str = "champion",
+    train_share: float = 0.5,
+    train_rows: int | None = None,
+    seed: int = 0,
+) -> dict[str, Any]:
+    """A dataset version with part of a generator's images in its train split and the others in its test split.
+
+    Args:
+        images: a folder of images, or a Parquet file with a column `image`.
+        generator: its name in the lineage.
+        base: the dataset version to add to; by default the one that `version` was trained on.
+        train_share: share of the images to train on; `train_rows` says how many instead.
+
+    Returns:
+        dataset_version, base, generator, train_rows, test_rows, before (`Passed` of `version` on the held-out part).
+
+    Raises:
+        DataNotFoundError, ConfigurationError, DatasetError, RegistryError, ModelError, ImageRejectedError.
+    """
+    store, model = Store(), resolve(version)
+    manifest = dataset.load(store, base or model.dataset_version)
+    if any(generator in rows for rows in manifest.generators.values()):
+        raise ConfigurationError(f"dataset version {manifest.version} holds images of {generator!r} already")
+    unique = {hashlib.sha256(data).hexdigest(): data for data in (codec.normalise(raw).jpeg for raw in _read(images))}
+    splits = {split: dataset.read(store, manifest, split) for split in dataset.SPLITS}
+    known = {digest for table in splits.values() for digest in records.content_hashes(table)}
+    order = sorted(unique.keys() - known, key=lambda digest: hashlib.sha256(f"{seed} {digest}".encode()).digest())
+    count = round(train_share * len(order)) if train_rows is None else train_rows
+    if not 0 < count < len(order):
+        raise ConfigurationError(
+            f"{images}: {len(order)} images that are new; {count} to train on leaves none for the other part"
+        )
+    parts = {"train": order[:count], "test": order[count:]}
+    for split, digests in parts.items():
+        rows = [_row(digest, unique[digest], generator) for digest in digests]
+        table = pa.concat_tables([splits[split], records.make_table(rows)])  # type: ignore[index]
+        splits[split] = table.take(np.random.default_rng(seed).permutation(table.num_rows))  # type: ignore[index]
+    parameters = {**manifest.parameters, "hardened_from": manifest.version, "generator": generator, "seed": seed}
+    made = dataset.write(store, splits, parameters, notes=manifest.notes, parent=manifest.version)
+    held = np.stack([codec.decode(unique[digest]).pixels for digest in parts["test"]])
+    return {
+        "dataset_version": made.version,
+        "base": manifest.version,
+        "generator": generator,
+        "train_rows": count,
+        "test_rows": len(held),
+        "before": passed(model.version, Detector(fetch(model)), held).model_dump(),
+    }
+
+
+def report(dataset_version: str, generator: str, before: str, after: str) -> dict[str, Any]:
+    """Two model versions on a hardened dataset version's test split: the generator's images, and all the others.
+
+    Returns:
+        generator, before, after (`Passed`), old_accuracy_before, old_accuracy_after, old_accuracy_change.
+
+    Raises:
+        DatasetError: no such version, or none of the generator's images in its test split.
+    """
+    store = Store()
+    manifest = dataset.load(store, dataset_version)
+    images, labels = dataset.arrays(store, manifest, "test")
+    new = np.array([each == generator for each in dataset.read(store, manifest, "test")["generator"].to_pylist()])
+    if not new.any():
+        raise ConfigurationError(f"dataset version {dataset_version} holds no test images of {generator!r}")
+    found: dict[str, Any] = {"generator": generator}
+    for name, reference in (("before", before), ("after", after)):
+        model = resolve(reference)
+        detector = Detector(fetch(model))
+        right = (detector.probability_real(images[~new]) >= detector.info.threshold) == labels[~new]
+        found[name] = passed(model.version, detector, images[new]).model_dump()
+        found[f"old_accuracy_{name}"] = float(right.mean())
+    found["old_accuracy_change"] = found["old_accuracy_after"] - found["old_accuracy_before"]
+    return found
+
+
+def passed(version: int, detector: Detector, images: np.ndarray) -> Passed:
+    """How many images (N, 32, 32, 3), all FAKE, a detector takes for REAL."""
+    accepted = int((detector.probability_real(images) >= detector.info.threshold).sum())
+    lower, upper = wilson(accepted, len(images))
+    return Passed(
+        model_version=version,
+        images=len(images),
+        accepted=accepted,
+        share=accepted / len(images),
+        lower=lower,
+        upper=upper,
+    )
+
+
+def _read(images: str) -> list[bytes]:
+    path = Path(images)
+    if path.is_file() and path.suffix == ".parquet":
+        table = pq.read_table(io.BytesIO(path.read_bytes()))
+        if "image" not in table.column_names:
+            raise DataNotFoundError(f"{images}: no column `image`; columns are {', '.join(table.column_names)}")
+        return [row["bytes"] if isinstance(row, dict) else row for row in table["image"].to_pylist()]
+    files = sorted(file for file in path.rglob("*") if file.suffix.lower() in SUFFIXES) if path.is_dir() else []
+    if not files:
+        raise DataNotFoundError(f"{images}: neither a Parquet file nor a folder with images ({', '.join(SUFFIXES)})")
+    return [file.read_bytes() for file in files]
+
+
+def _row(digest: str, data: bytes, generator: str) -> dict[str, Any]:
+    return {
+        "image": {"bytes": data, "path": f"{generator}-{digest[:16]}.jpg"},
+        "label": FAKE,
+        "class": "unknown",
+        "source": "harden",
+        "generator": generator,
+        "encoder": codec.ENCODER,
+    }
