@@ -68,7 +68,7 @@ class Cluster:
         options = ["--network", f"{NETWORK}:alias={name}"]
         if name in PUBLISHED:
             options += ["--publish", f"127.0.0.1:{self.ports[name]}:{PUBLISHED[name]}"]
-        self.podman("kube", "play", *options, "-", input=playable(item, self.objects))
+        self.podman("kube", "play", *options, "-", input=playable(item, self.objects), timeout=900)  # init containers
         self.played[kind, name] = {"Deployment": f"{name}-pod", "Job": f"{name}-pod", "StatefulSet": f"{name}-0"}[kind]
 
     def states(self, kind: str, name: str) -> dict[str, str]:
@@ -181,7 +181,7 @@ def cluster(podman: Podman, real_data: str | None, tmp_path_factory: pytest.Temp
 
 def done(cluster: Cluster, job: str) -> None:
     """Wait until a Job's pod has succeeded."""
-    wait_for(lambda: set(cluster.states("Job", job).values()) == {"exited 0"}, 300, lambda: cluster.story("Job", job))
+    wait_for(lambda: set(cluster.states("Job", job).values()) == {"exited 0"}, 600, lambda: cluster.story("Job", job))
 
 
 def upload(cluster: Cluster, source: Path) -> None:
@@ -219,13 +219,13 @@ def test_exactly_these_objects_run(cluster: Cluster) -> None:
     ("name", "path"), [("mlflow", "/health"), ("airflow-api-server", "/api/v2/version"), ("detector", "/livez")]
 )
 def test_a_service_answers_over_http(cluster: Cluster, name: str, path: str) -> None:
-    wait_for(lambda: answers(cluster.url(name) + path), 180, lambda: cluster.story("Deployment", name))
+    wait_for(lambda: answers(cluster.url(name) + path), 600, lambda: cluster.story("Deployment", name))
 
 
 def test_mlflow_asks_who_is_calling(cluster: Cluster) -> None:
     url = f"{cluster.url('mlflow')}/api/2.0/mlflow/experiments/search"
     body = {"max_results": 1}
-    wait_for(lambda: answers(f"{cluster.url('mlflow')}/health"), 180)
+    wait_for(lambda: answers(f"{cluster.url('mlflow')}/health"), 600)
     assert requests.post(url, json=body, timeout=60).status_code == 401
     login = ("detector", cluster.secret("mlflow-detector/password"))
     assert requests.post(url, json=body, auth=login, timeout=60).status_code == 200
@@ -234,7 +234,7 @@ def test_mlflow_asks_who_is_calling(cluster: Cluster) -> None:
 @pytest.fixture(scope="module")
 def run(cluster: Cluster, real_data: str | None) -> str:
     """A finished run of the pipeline; the pod of its training was killed once."""
-    wait_for(lambda: answers(cluster.url("airflow-api-server") + "/api/v2/version"), 240)
+    wait_for(lambda: answers(cluster.url("airflow-api-server") + "/api/v2/version"), 600)
     killed: list[str] = []
 
     def strike(pod: Object) -> bool:

@@ -64,9 +64,9 @@ class Stack:
             name = self.container(service)
             if service in ONCE:
                 state = ("inspect", "--format", "{{.State.Status}} {{.State.ExitCode}}", name)
-                wait_for(lambda s=state: self.podman(*s).strip() == "exited 0", 300, lambda n=name: self.podman.logs(n))
+                wait_for(lambda s=state: self.podman(*s).strip() == "exited 0", 600, lambda n=name: self.podman.logs(n))
             else:
-                self.podman.healthy(name, 300)
+                self.podman.healthy(name, 900)
 
     def container(self, service: str) -> str:
         """A service's container."""
