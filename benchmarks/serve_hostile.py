@@ -356,6 +356,14 @@ def memory_mb(process: psutil.Process) -> float:
     return sum(each.memory_full_info().pss for each in family if each.is_running()) / 1e6
 
 
+def settled_mb(process: psutil.Process, below: float, seconds: float = 30) -> float:
+    """Memory as soon as it is below that, or after so many seconds: the last requests take a moment to end."""
+    deadline = time.monotonic() + seconds
+    while (now := memory_mb(process)) > below and time.monotonic() < deadline:
+        time.sleep(0.5)
+    return now
+
+
 def workers(process: psutil.Process) -> set[int]:
     """The pids of a process and all its children."""
     return {process.pid, *(child.pid for child in process.children(recursive=True))}
@@ -402,7 +410,7 @@ def _measure(port: int, process: psutil.Process, options: argparse.Namespace) ->
         "wrong": outcome.wrong[:20],
         "same_workers": workers(process) == before,
         "same_answer": classify() == good,
-        "memory_mb": {"base": round(base, 1), "after": round(memory_mb(process), 1)},
+        "memory_mb": {"base": round(base, 1), "after": round(settled_mb(process, base), 1)},
         "machine": common.machine("bentoml", "pillow", "onnxruntime"),
     }
 

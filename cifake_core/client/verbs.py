@@ -110,6 +110,9 @@ def serve(host: str | None, port: int | None) -> None:
     os.environ.setdefault("BENTOML_HOME", str(settings().home / "bentoml" / str(port)))
     os.environ.setdefault("BENTOML_DO_NOT_TRACK", "true")
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+    # glibc would keep what large images needed; with fixed thresholds it goes back to the system at once.
+    os.environ.setdefault("MALLOC_MMAP_THRESHOLD_", "1048576")
+    os.environ.setdefault("MALLOC_TRIM_THRESHOLD_", "1048576")
     os.environ["CIFAKE_HOST"] = host
     sys.stdout.flush()
     arguments = ["-m", "bentoml", "serve", "services.detector.service:Detector", "--host", address, "--port", str(port)]
