@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import re
 import subprocess
 from pathlib import Path
@@ -61,3 +62,16 @@ def test_every_alert_has_a_case_that_fires_and_one_that_does_not():
 def test_prometheus_own_tools_find_nothing_wrong(prometheus_tools: Path, command: tuple[str, ...]):
     done = subprocess.run([prometheus_tools / command[0], *command[1:]], cwd=PROMETHEUS, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_the_operators_rules_are_those_that_compose_uses():
+    path = PROMETHEUS / "render.py"
+    spec = importlib.util.spec_from_file_location("render_rules", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    assert module.TARGET.read_text() == module.text(), "run python deploy/prometheus/render.py"
+    rules, routes = yaml.safe_load_all(module.text())
+    assert {r["alert"] for g in rules["spec"]["groups"] for r in g["rules"] if "alert" in r} == set(ALERTS)
+    assert len(routes["spec"]["inhibitRules"]) == 4
+    names = [group["name"] for group in rules["spec"]["groups"]]
+    assert len(names) == len(set(names))
