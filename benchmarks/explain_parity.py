@@ -37,9 +37,11 @@ CLASSES = {
 
 def theirs() -> Any:
     """pytorch-grad-cam; its picture helpers want torchvision, whose compiled part fits one build of torch only."""
-    for name in ("torchvision", "torchvision.transforms"):
-        sys.modules[name] = stand_in = types.ModuleType(name)
-        stand_in.Compose = stand_in.Normalize = stand_in.ToTensor = stand_in.transforms = object  # type: ignore[attr-defined]
+    for name in ("torchvision", "torchvision.transforms", "torchvision.transforms.functional"):
+        stand_in = types.ModuleType(name)
+        stand_in.__path__ = []
+        stand_in.__getattr__ = lambda _: object  # type: ignore[method-assign]
+        sys.modules[name] = stand_in
     import pytorch_grad_cam
 
     return pytorch_grad_cam
