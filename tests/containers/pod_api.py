@@ -100,9 +100,9 @@ class PodApi:
 
         async def serve() -> None:
             self._http = aiohttp.ClientSession(connector=aiohttp.UnixConnector(str(self.socket)))
-            runner = web.AppRunner(self._app(), access_log=None)
-            await runner.setup()
-            site = web.TCPSite(runner, address, 0, ssl_context=context)
+            self._runner = web.AppRunner(self._app(), access_log=None, shutdown_timeout=1)
+            await self._runner.setup()
+            site = web.TCPSite(self._runner, address, 0, ssl_context=context)
             await site.start()
             assert site._server
             port.append(site._server.sockets[0].getsockname()[1])
@@ -120,9 +120,11 @@ class PodApi:
 
     def stop(self) -> None:
         """Stop serving and remove what still runs."""
-        asyncio.run_coroutine_threadsafe(self._http.close(), self._loop).result(30)
+        for closing in (self._runner.cleanup(), self._http.close()):
+            asyncio.run_coroutine_threadsafe(closing, self._loop).result(60)
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join(30)
+        self._loop.close()
         for name in self.pods:
             self.podman.run("pod", "rm", "--force", "--time=1", name)
 
