@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import tempfile
 import warnings
 from pathlib import Path
 from typing import Any
@@ -10,16 +11,22 @@ from typing import Any
 import numpy as np
 
 from cifake_core.errors import ConfigurationError, ModelError
-from cifake_core.generation import embedded, embedded_training
+from cifake_core.generation import embedded, embedded_training, fidelity, generators
 from cifake_core.generation import embedded_networks as networks
+from cifake_core.generation.generators import Request
+from cifake_core.images import codec
+from cifake_core.settings import CLASSES
+from cifake_core.verb import progress
 
 OPSET = 17
 TOLERANCE = 0.02  # of unit-variance velocities: what rounding weights to half precision may change
 _HALVE_ABOVE = 256  # values; smaller tensors stay as they are
 
 
-def export(folder: Path, target: Path = embedded.WEIGHTS) -> embedded.Weights:
+def export(folder: Path, real: np.ndarray, target: Path = embedded.WEIGHTS, images: int = 1000) -> embedded.Weights:
     """Export the averaged weights in `folder` to `target`, and check the graphs against PyTorch.
+
+    The decoder ends with a filter that gives so many drawn images the sharpness of `real` ones, (N, 32, 32, 3) uint8.
 
     Raises:
         ConfigurationError: training has not been run in `folder`, or torch is not installed.
@@ -29,6 +36,23 @@ def export(folder: Path, target: Path = embedded.WEIGHTS) -> embedded.Weights:
         if not (folder / name).exists():
             raise ConfigurationError(f"{folder}: no {name}; run `cifake generate train` first")
     embedded_training.prepare()
+    target.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=target.parent) as plain:
+        _export(folder, Path(plain), np.array([[0, 0, 0], [0, 1, 0], [0, 0, 0]]))
+        kernel = fidelity.sharpening(_drawn(Path(plain), images), real)
+    return _export(folder, target, kernel)
+
+
+def _drawn(weights: Path, count: int) -> np.ndarray:
+    backend = embedded.Embedded(generators.named("embedded"), folder=weights)
+    images = []
+    for start in progress(range(0, count, backend.batch), "measuring sharpness", unit="batch"):
+        seeds = range(start, min(start + backend.batch, count))
+        images += backend.draw([Request(CLASSES[seed % len(CLASSES)], None, seed) for seed in seeds])
+    return np.stack([codec.decode(codec.encode(image)).pixels for image in images if image is not None])
+
+
+def _export(folder: Path, target: Path, kernel: np.ndarray) -> embedded.Weights:
     import torch
 
     with np.load(folder / embedded_training.LATENTS) as stored:
@@ -36,6 +60,7 @@ def export(folder: Path, target: Path = embedded.WEIGHTS) -> embedded.Weights:
         trained_on = {"images": len(stored["classes"]), "images_sha256": str(stored["images_sha256"])}
     unet = embedded_training.load(folder / "denoiser.pt", networks.denoiser())
     vae = embedded_training.load(folder / "autoencoder.pt", networks.autoencoder())
+    sharpen = torch.from_numpy(kernel).float().expand(3, 1, 3, 3).contiguous()
 
     # The exporter takes weights only from registered submodules.
     class Denoiser(torch.nn.Module):
@@ -52,13 +77,14 @@ def export(folder: Path, target: Path = embedded.WEIGHTS) -> embedded.Weights:
             self.vae = vae
 
         def forward(self, latents: Any) -> Any:
-            images = networks.unfold(self.vae.decode(latents * std + mean).sample).clamp(-1, 1)
+            images = networks.unfold(self.vae.decode(latents * std + mean).sample)
+            padded = torch.nn.functional.pad(images, (1, 1, 1, 1), "replicate")
+            images = torch.nn.functional.conv2d(padded, sharpen, groups=3).clamp(-1, 1)
             return ((images + 1) * 127.5).round().permute(0, 2, 3, 1).to(torch.uint8)
 
     generator = torch.Generator().manual_seed(0)
     latents = torch.randn(4, *embedded.LATENT, generator=generator)
     times, classes = torch.rand(4, generator=generator), torch.tensor([0, 3, 9, networks.NO_CLASS])
-    target.mkdir(parents=True, exist_ok=True)
     _write(Denoiser(), (latents, times, classes), ("latents", "times", "classes"), "velocity", target)
     _write(Decoder(), (latents,), ("latents",), "images", target)
     ends = [torch.load(folder / f"{name}.pt", weights_only=True) for name in ("autoencoder", "denoiser")]
@@ -72,6 +98,7 @@ def export(folder: Path, target: Path = embedded.WEIGHTS) -> embedded.Weights:
             ),
             "denoiser_steps": ends[1]["step"],
             **trained_on,
+            "sharpening": kernel.astype(float).round(4).tolist(),
         },
     )
     (target / embedded.FILE).write_text(described.model_dump_json(indent=2))

@@ -21,6 +21,31 @@ def frechet_distance(first: np.ndarray, second: np.ndarray) -> float:
     return float(max(0.0, means + np.trace(one) + np.trace(two) - 2 * cross))
 
 
+def sharpening(drawn: np.ndarray, real: np.ndarray) -> np.ndarray:
+    """The filter (3, 3), of sum 1, that brings the mean power spectrum of drawn images nearest to real ones'.
+
+    Autoencoders trained on pixel distances return too little of the high frequencies, and detectors find that first
+    (Durall et al. 2020, https://arxiv.org/abs/2003.01826). The amplitude ratio is taken per frequency, and its impulse
+    response cut to three by three.
+
+    Args:
+        drawn, real: (N, S, S, 3) and (M, S, S, 3) uint8, both through the same codec.
+    """
+    ratio = np.sqrt(_power(real) / np.maximum(_power(drawn), 1e-6))
+    ratio[0, 0] = 1  # brightness stays
+    response = np.fft.fftshift(np.fft.ifft2(ratio).real)
+    middle = drawn.shape[1] // 2
+    kernel = response[middle - 1 : middle + 2, middle - 1 : middle + 2]
+    kernel = (kernel + kernel[::-1] + kernel[:, ::-1] + kernel[::-1, ::-1]) / 4
+    return kernel / kernel.sum()
+
+
+def _power(images: np.ndarray) -> np.ndarray:
+    """Mean over images and colours of the squared spectrum, (S, S)."""
+    centred = images - images.mean((1, 2), keepdims=True, dtype=np.float32)
+    return np.square(np.abs(np.fft.fft2(centred, axes=(1, 2)))).mean((0, 3))
+
+
 def nearest(images: np.ndarray, others: np.ndarray, count: int = 1) -> tuple[np.ndarray, np.ndarray]:
     """The `count` nearest of `others` for each image, by root mean square difference of pixels; mirrors count too.
 

@@ -215,14 +215,15 @@ def train_verb(folder: Path | None, autoencoder_steps: int, steps: int, threads:
     type=click.Path(path_type=Path, file_okay=False),
     help="Where to. Default: into the package, for `embedded` to draw with.",
 )
-def export_verb(folder: Path | None, out: Path | None) -> Any:
-    """Export a trained generator to ONNX graphs, and check them against PyTorch."""
-    from cifake_core.generation import embedded, torch_environment
+@click.option("--images", type=click.IntRange(min=1), default=1000, help="Drawn to measure sharpness. Default: 1,000.")
+def export_verb(folder: Path | None, out: Path | None, images: int) -> Any:
+    """Export a trained generator to ONNX graphs, check them against PyTorch, and sharpen them to real images."""
+    from cifake_core.generation import embedded, real, torch_environment
     from cifake_core.generation.export import export
 
     torch_environment.enter()
     target = out or embedded.WEIGHTS
-    described = export(folder or _default_folder(), target)
+    described = export(folder or _default_folder(), real.read("train")[0], target, images)
     size = sum((target / name).stat().st_size for name in described.sha256)
     return {"out": str(target), "model_revision": described.version, "bytes": size, **described.training}
 

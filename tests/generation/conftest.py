@@ -77,7 +77,7 @@ def torch_forks(torch_environment: Path, tmp_path_factory: pytest.TempPathFactor
     ) as process:
         assert process.stdout.readline() == "ready\n"
         yield TorchForks(process, folder)
-        process.stdin.close()
+        process.kill()  # a polite end of PyTorch takes seconds
 
 
 @pytest.fixture(scope="session")

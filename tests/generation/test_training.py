@@ -27,12 +27,13 @@ def few_images(image_source, tmp_path_factory):
 @pytest.fixture
 def on_few(torch_run, few_images):
     def call(*arguments):
-        return torch_run(*arguments, "--threads", 1, "--json", CIFAKE_DATA=str(few_images))
+        threads = () if "export" in arguments else ("--threads", 1)
+        return torch_run(*arguments, *threads, "--json", CIFAKE_DATA=str(few_images))
 
     return call
 
 
-def test_a_trained_generator_is_gone_on_with_exported_drawn_with_and_judged(on_few, torch_run, tmp_path):
+def test_a_trained_generator_is_gone_on_with_exported_drawn_with_and_judged(on_few, tmp_path):
     folder, weights, card = tmp_path / "work", tmp_path / "weights", tmp_path / "card"
     train = ("train", "--folder", folder, "--autoencoder-steps", 2)
     last_json(on_few(*train, "--steps", 2))
@@ -40,7 +41,7 @@ def test_a_trained_generator_is_gone_on_with_exported_drawn_with_and_judged(on_f
     last_json(again)
     assert "going on from step 2" in again.stderr
 
-    exported = last_json(torch_run("export", "--folder", folder, "--out", weights, "--json"))
+    exported = last_json(on_few("export", "--folder", folder, "--out", weights, "--images", 20))
     assert exported["denoiser_steps"] == 3
     assert exported["bytes"] <= 15_000_000
     backend = embedded.Embedded(generators.named("embedded"), threads=1, folder=weights)
@@ -55,8 +56,8 @@ def test_a_trained_generator_is_gone_on_with_exported_drawn_with_and_judged(on_f
     assert {path.name for path in card.iterdir()} == {"card.json", "card.md", "classes.png", "nearest.png"}
 
 
-def test_export_before_training_says_what_to_run(torch_run, tmp_path):
-    done = torch_run("export", "--folder", tmp_path)
+def test_export_before_training_says_what_to_run(on_few, tmp_path):
+    done = on_few("export", "--folder", tmp_path)
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.endswith("no autoencoder.pt; run `cifake generate train` first\n")
 
@@ -73,6 +74,15 @@ def test_frechet_distance_is_the_closed_form_of_two_gaussians(rng):
     second = rng.standard_normal((200_000, 3)) * [2, 2, 1] + [0, 3, 0]
     assert fidelity.frechet_distance(first, second) == pytest.approx(9 + 1 + 0 + 4, rel=0.02)
     assert fidelity.frechet_distance(first, first) == pytest.approx(0, abs=1e-9)
+
+
+def test_sharpening_gives_blurred_images_the_power_of_sharp_ones_and_no_other_brightness(rng):
+    sharp = rng.integers(0, 256, (200, 32, 32, 3), dtype=np.uint8)
+    blurred = ((sharp + np.roll(sharp, 1, 1).astype(float) + np.roll(sharp, 1, 2)) / 3).astype(np.uint8)
+    kernel = fidelity.sharpening(blurred, sharp)
+    assert kernel.sum() == pytest.approx(1)
+    assert kernel[1, 1] > 1.2
+    np.testing.assert_allclose(fidelity.sharpening(sharp, sharp), [[0, 0, 0], [0, 1, 0], [0, 0, 0]], atol=1e-3)
 
 
 def test_nearest_finds_copies_mirrored_ones_too(rng):
