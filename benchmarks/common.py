@@ -91,7 +91,7 @@ def running(command: list[str], port: int, ready: str, log: Path, **environment:
                     break
             except httpx.HTTPError:
                 pass
-            if process.poll() is not None or time.perf_counter() - start > 120:
+            if process.poll() is not None or time.perf_counter() - start > 300:
                 raise SystemExit(f"{command} did not start:\n{log.read_text()[-2000:]}")
             time.sleep(0.02)
         process.ready_seconds = time.perf_counter() - start  # type: ignore[attr-defined]
@@ -118,7 +118,7 @@ def detector_service(home: Path, **environment: str) -> Iterator[tuple[subproces
         "MLFLOW_TRACKING_URI": "http://127.0.0.1:9",
         "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",
     }
-    with running(command, port, "/readyz", home / f"service-{port}.log", **where, **environment) as process:
+    with running(command, port, "/readyz", home / f"service-{port}.log", **where | environment) as process:
         yield process, port
 
 
