@@ -23,7 +23,7 @@ from cifake_core.registry.artifacts import ModelVersion
 from tests.service.conftest import CHECKOUT, SERVE_BIN, Process, free_port, start
 from tests.tiny_bundle import write_tiny_bundle
 
-ROUNDS, REQUESTS = 20, 300
+ROUNDS, REQUESTS = 20, 100
 RESULT = Path(__file__).parent / "results/monitoring_cost.json"
 
 
