@@ -120,7 +120,8 @@ class Load:
 
     def summary(self) -> dict[str, Any]:
         """For a result file."""
-        return {"per_second": round(self.rate, 1), **common.percentiles(self.latencies)}
+        found = common.percentiles(self.latencies) if len(self.latencies) else {"n": 0}
+        return {"per_second": round(self.rate, 1), **found}
 
 
 def run(port: int, requests: Sequence[bytes], seconds: float, connections: int = 8, rate: float = 0) -> Load:
