@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
@@ -17,6 +18,15 @@ from tests.registry.conftest import Field
 from tests.registry.voting import share
 
 MakeField = Callable[..., Field]
+
+
+@pytest.fixture(autouse=True)
+def _any_heatmap_will_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Judge by all but heatmaps: those of networks that vote by the image's number explain nothing."""
+    policy = promotion.POLICY.read_text()
+    assert "tolerance: 0.05 " in policy
+    (tmp_path / "gates.yaml").write_text(policy.replace("tolerance: 0.05 ", "tolerance: 2 "))
+    monkeypatch.setattr(promotion, "POLICY", tmp_path / "gates.yaml")
 
 
 def _aliases() -> dict[str, int]:

@@ -29,6 +29,7 @@ def swept_home(make_dataset, tmp_path_factory):
     folder = tmp_path_factory.mktemp("home")
     (folder / "grid.yaml").write_text(GRID)
     with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("MLFLOW_TRACKING_URI", raising=False)  # MLflow itself sets it, in the test before
         patch.setenv("CIFAKE_HOME", str(folder))
         settings.cache_clear()
         manifest, grid = make_dataset(Store(), 200, 100), sweep.load_grid(str(folder / "grid.yaml"))

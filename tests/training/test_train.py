@@ -31,6 +31,7 @@ def trained_home(make_dataset, tmp_path_factory):
     """A home with a dataset version and one training of it: (home, manifest, what `train` returned)."""
     folder = tmp_path_factory.mktemp("home")
     with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("MLFLOW_TRACKING_URI", raising=False)  # MLflow itself sets it, in the test before
         patch.setenv("CIFAKE_HOME", str(folder))
         settings.cache_clear()
         manifest = make_dataset(Store(), 200, 100)
