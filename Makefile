@@ -8,6 +8,7 @@ endif
 export CIFAKE_HOME ?= $(CURDIR)/.cifake
 
 python := .venv/bin/python
+WORKERS ?= 3
 
 help: ## List what can be made
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -27,8 +28,9 @@ down: ## Stop what `make up` started
 status: setup-ml ## Show what runs, datasets, runs, model versions
 	@$(python) scripts/stack.py status
 
-test: setup setup-generate ## Run the tests
-	$(python) -m pytest -n 2 --dist loadfile
+test: ## Run the tests
+	@scripts/setup ml airflow serve generate
+	$(python) -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 check: setup-ml ## Lint, format, types and the import rules
 	.venv/bin/ruff check .

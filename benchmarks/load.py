@@ -1,8 +1,9 @@
 """A load generator: HTTP/1.1 over kept connections, one thread, bytes prepared beforehand.
 
 Closed loop: each connection sends its next request when the answer to the last is there. Open loop (`rate`):
-requests leave at that rate whatever comes back, on as many connections as that takes. It runs as a process of its
-own, so that it shares cores with the server but no interpreter with the benchmark.
+requests are due at that rate whatever comes back; one that finds no connection free waits for one, and its latency
+counts from when it was due. It runs as a process of its own, so that it shares cores with the server but no
+interpreter with the benchmark.
 """
 
 from __future__ import annotations
@@ -57,11 +58,11 @@ def generate(port: int, requests: Sequence[bytes], seconds: float, connections: 
         selector.register(wire, selectors.EVENT_READ, made)
         return made
 
-    def send(each: Connection) -> None:
+    def send(each: Connection, due: float) -> None:
         nonlocal count
         request = requests[count % len(requests)]
         count += 1
-        each.sent = time.perf_counter()
+        each.sent = due
         each.wire.sendall(request)
 
     def receive(each: Connection) -> None:
@@ -86,13 +87,13 @@ def generate(port: int, requests: Sequence[bytes], seconds: float, connections: 
     end, due = start + seconds, start
     while (now := time.perf_counter()) < end:
         if rate:
-            while due <= now:
-                send(idle.pop() if idle else connect())
+            while due <= now and idle:
+                send(idle.pop(), due)
                 due += 1 / rate
         else:
             while idle:
-                send(idle.pop())
-        wait = max(0.0, min(end, due if rate else end) - now)
+                send(idle.pop(), now)
+        wait = max(0.0, (due if rate and idle else end) - now)
         for key, _ in selector.select(wait):
             receive(key.data)
     measured = time.perf_counter() - start

@@ -2,8 +2,8 @@
 
 python -m benchmarks.saturation
 
-Capacity is what a closed loop gets that keeps the queue full. Then requests leave at three times that rate whatever
-comes back, and at half of it afterwards. The load generator runs on the same cores.
+Capacity is what a closed loop gets that keeps the queue full. Then requests are due at three times that rate whatever
+comes back, and at half of it afterwards, over so many connections. The load generator runs on the same cores.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ def main() -> None:
     parser.add_argument("--topology", default="seed")
     parser.add_argument("--seconds", type=float, default=10)
     parser.add_argument("--times", type=float, default=3)
+    parser.add_argument("--connections", type=int, default=256)
     options = parser.parse_args()
     files, pixels = common.images(256)
     posts = [load.multipart("/classify", file) for file in files]
@@ -30,14 +31,15 @@ def main() -> None:
         with common.detector_service(Path(folder), CIFAKE_SERVICE_SLOTS="2", CIFAKE_SERVICE_QUEUE="32") as (_, port):
             load.run(port, posts, 2)
             full = load.run(port, posts, options.seconds, 34)
-            over = load.run(port, posts, options.seconds, 34, options.times * full.rate)
-            after = load.run(port, posts, options.seconds, 8, full.rate / 2)
+            over = load.run(port, posts, options.seconds, options.connections, options.times * full.rate)
+            after = load.run(port, posts, options.seconds, options.connections, full.rate / 2)
     if not len(over.latencies):
         raise SystemExit(f"nothing was answered over capacity: {over.statuses}")
     tail = [float(np.percentile(each.latencies, 99)) for each in (full, over)]
     result = {
         "what": f"POST /classify at {options.times:g} times capacity, in an open loop",
         "seconds": options.seconds,
+        "connections": options.connections,
         "at_capacity": {**full.summary(), "statuses": full.statuses},
         "over_capacity": {"offered_per_second": round(over.offered, 1), **over.summary(), "statuses": over.statuses},
         "afterwards": {"offered_per_second": round(after.offered, 1), **after.summary(), "statuses": after.statuses},

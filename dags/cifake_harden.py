@@ -18,6 +18,8 @@ the old test images. A refusal by the gate is no failure.
 
 NAME = {"type": "string", "pattern": "^[A-Za-z0-9][A-Za-z0-9._-]*$"}
 
+CHAMPION = "{{ ti.xcom_pull(task_ids='prepare', key='before')['model_version'] }}"
+
 
 @dag(
     schedule=None,
@@ -29,9 +31,8 @@ NAME = {"type": "string", "pattern": "^[A-Za-z0-9][A-Za-z0-9._-]*$"}
         "images": Param(type="string", minLength=1, pattern="^[^-]", description="A folder, or a Parquet file."),
         "generator": Param("new-generator", **NAME, description="What to call it in the lineage."),
         "train_rows": Param(128, type="integer", minimum=1, description="Of its images to train on."),
-        "topology": Param("seed", **NAME, description="Shape of the network."),
-        "epochs": Param(5, type="integer", minimum=1, maximum=1000, description="Passes over the training rows."),
-        "seed": Param(0, type="integer", minimum=0, description="Decides which images, and initial weights."),
+        "recipe": Param("harden", **NAME, description="How to train; see docs/training.md."),
+        "seed": Param(0, type="integer", minimum=0, description="Decides which images, and the order of training."),
     },
 )
 def cifake_harden() -> None:
@@ -46,9 +47,9 @@ def cifake_harden() -> None:
         doc_md="Nothing is trained on data that fails here; the report says why.",
     )
     train = step(
-        *("train", "train", "--dataset", validate.output["dataset_version"], "--topology", "{{ params.topology }}"),
-        *("--epochs", "{{ params.epochs }}", "--seed", "{{ params.seed }}"),
-        doc_md="Trains, exports and registers a new version of `cifake-detector`; tracked in MLflow.",
+        *("train", "train", "--dataset", validate.output["dataset_version"], "--recipe", "{{ params.recipe }}"),
+        *("--start", CHAMPION, "--seed", "{{ params.seed }}"),
+        doc_md="Goes on from the champion's weights; exports and registers a new version of `cifake-detector`.",
     )
     promote = step(
         *("promote", "promote", "--version", train.output["model_version"]),
@@ -58,7 +59,7 @@ def cifake_harden() -> None:
     report = step(
         *("report", "harden", "report", "--dataset", validate.output["dataset_version"]),
         *("--generator", "{{ params.generator }}", "--after", train.output["model_version"]),
-        *("--before", "{{ ti.xcom_pull(task_ids='prepare', key='before')['model_version'] }}"),
+        *("--before", CHAMPION),
         doc_md="How many pass before and after, and the accuracy on the old test images.",
     )
     promote >> report  # type: ignore[operator]

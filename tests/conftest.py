@@ -51,6 +51,14 @@ def _find_real_data() -> tuple[str | None, str]:
 REAL_DATA, REAL_DATA_REASON = _find_real_data()
 
 
+LONGEST = ("integration", "dags", "generation", "faults")  # begun first, so that no worker ends with one alone
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Order the folders."""
+    items.sort(key=lambda item: LONGEST.index(room) if (room := item.path.parent.name) in LONGEST else len(LONGEST))
+
+
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """Say which images the tests used."""
     terminalreporter.write_line(f"images: {REAL_DATA_REASON}")

@@ -12,7 +12,7 @@ import logging
 import math
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -36,10 +36,31 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Arrays:
-    """Decoded images (N, 32, 32, 3) uint8 and labels (N,), FAKE 0 and REAL 1."""
+    """Decoded images (N, 32, 32, 3) uint8 and labels (N,), FAKE 0 and REAL 1.
+
+    `repeats` (N,) says how often an epoch shows each; None: once.
+    """
 
     images: np.ndarray
     labels: np.ndarray
+    repeats: np.ndarray | None = None
+
+    @property
+    def order(self) -> np.ndarray:
+        """The rows of one epoch, not yet shuffled."""
+        rows = np.arange(len(self.labels))
+        return rows if self.repeats is None else np.repeat(rows, self.repeats)
+
+
+def generator_repeats(generators: Sequence[str | None], share: float) -> np.ndarray:
+    """How often to show each row, so that each generator's are at least that share of all FAKE rows (None is REAL)."""
+    names = np.array([name or "" for name in generators])
+    repeats = np.ones(len(names), int)
+    fake = names != ""
+    kinds, counts = np.unique(names[fake], return_counts=True)
+    for kind, count in zip(kinds, counts, strict=True):
+        repeats[names == kind] = max(1, math.ceil(share * fake.sum() / count))
+    return repeats
 
 
 @dataclass(frozen=True)
@@ -55,6 +76,7 @@ def fit(
     train: Arrays,
     validation: Arrays | None = None,
     *,
+    start: keras.Model | None = None,
     folder: Path | None = None,
     on_epoch: EpochDone | None = None,
 ) -> Fitted:
@@ -62,6 +84,7 @@ def fit(
 
     Args:
         validation: measured after every epoch, when there is any.
+        start: a network of the same topology whose weights to go on from.
         folder: where the checkpoint is kept; a checkpoint found there is continued. None keeps none.
         on_epoch: called with the history so far, once the epoch's checkpoint is safe.
 
@@ -77,8 +100,10 @@ def fit(
     keras.utils.set_random_seed(options.seed)
     tf.config.experimental.enable_op_determinism()
     model = topologies.build(options.topology, options.image_size)
+    if start:
+        model.set_weights(start.get_weights())
     average = Average(model, options.average) if options.average else None
-    optimizer = _optimizer(options, math.ceil(len(train.labels) / options.batch_size))
+    optimizer = _optimizer(options, math.ceil(len(train.order) / options.batch_size))
     optimizer.build(model.trainable_variables)
     metrics = [keras.metrics.BinaryAccuracy("accuracy"), keras.metrics.Precision(), keras.metrics.Recall()]
     for metric, name in zip(metrics, ("accuracy", "precision", "recall"), strict=True):
@@ -95,7 +120,7 @@ def fit(
             log.info("stopping early: no lower loss in %d epochs", options.patience)
             break
         started = time.perf_counter()
-        order = np.random.default_rng([options.seed, epoch]).permutation(len(train.labels))
+        order = np.random.default_rng([options.seed, epoch]).permutation(train.order)
         logs = model.fit(
             feed(order, options.seed, epoch),
             initial_epoch=epoch,

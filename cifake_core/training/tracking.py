@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from cifake_core.errors import ConfigurationError
 from cifake_core.images.dataset import Manifest
 from cifake_core.mlflow_client import client, experiment_id, registry_errors
 from cifake_core.settings import MODEL_NAME
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     import keras
 
 OUTCOME = "cifake.outcome"
+MODEL_FILE = "CNN_model.h5"
 
 log = logging.getLogger(__name__)
 
@@ -177,11 +179,52 @@ def register(run_id: str, alias: str | None = None) -> int:
         return made[0]
 
 
+def started_from(reference: str) -> dict[str, Any]:
+    """The options `start` and `topology` that go on from a model version (a number or an alias).
+
+    Raises:
+        ConfigurationError: no such version; RegistryError: MLflow is unreachable.
+    """
+    from mlflow.exceptions import MlflowException
+
+    with registry_errors(f"find {MODEL_NAME} {reference!r}"):
+        api = client()
+        try:
+            if not reference.isdigit():
+                reference = api.get_model_version_by_alias(MODEL_NAME, reference).version
+            tags = api.get_model_version(MODEL_NAME, reference).tags
+        except MlflowException as exc:
+            if exc.error_code not in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
+                raise
+            raise ConfigurationError(f"--start: {MODEL_NAME} has no version or alias {reference!r}") from exc
+    return {"start": int(reference), "topology": tags["topology"]}
+
+
+def load_model(version: int, topology: str) -> keras.Model:
+    """The Keras model of a registered version.
+
+    Raises:
+        ConfigurationError: it is of another topology; RegistryError: MLflow or its artefacts are unreachable.
+    """
+    import keras
+    import mlflow
+
+    with registry_errors(f"fetch {MODEL_NAME} version {version}"), TemporaryDirectory() as folder:
+        found = client().get_model_version(MODEL_NAME, str(version))
+        if found.tags.get("topology") != topology:
+            raise ConfigurationError(
+                f"version {version} is a {found.tags.get('topology')!r}: its weights do not fit a {topology!r}"
+            )
+        artifacts = client().get_run(found.run_id or "").info.artifact_uri
+        file = mlflow.artifacts.download_artifacts(artifact_uri=f"{artifacts}/{MODEL_FILE}", dst_path=folder)
+        return keras.saving.load_model(file, compile=False)
+
+
 def write_artifacts(folder: Path, model: keras.Model, reports: dict[str, Any]) -> None:
     """Put the paper's `CNN_model.h5`, the environment and JSON reports into an artefact folder."""
     logging.getLogger("absl").setLevel(logging.ERROR)  # Keras calls HDF5 legacy; the paper's file is one
     # Without the optimiser: writing it takes it out of the model's own configuration, so that `.keras` would lack it.
-    model.save(str(folder / "CNN_model.h5"), include_optimizer=False)
+    model.save(str(folder / MODEL_FILE), include_optimizer=False)
     (folder / "environment.txt").write_text(environment())
     for name, report in reports.items():
         (folder / f"{name}.json").write_text(json.dumps(report, indent=2))

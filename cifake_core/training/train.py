@@ -7,6 +7,7 @@ import logging
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from cifake_core.settings import LABELS, REAL, settings
 from cifake_core.storage import Store
 from cifake_core.training import plots, topologies, tracking
 from cifake_core.training.export import export
-from cifake_core.training.fit import Arrays, fit
+from cifake_core.training.fit import Arrays, fit, generator_repeats
 from cifake_core.training.options import Options, fingerprint
 from cifake_core.validation.link import link
 
@@ -49,7 +50,8 @@ def train(store: Store, version: str, options: Options, sweep: str | None = None
     MLflow run, to the same weights. A version is registered as the very last step.
 
     Raises:
-        ConfigurationError: unknown topology, or the same training is running already.
+        ConfigurationError: unknown topology, a version to start from that has another one, or the same training is
+            running already.
         DatasetError: no such dataset version, or a split that is needed is missing.
         RegistryError: MLflow is unreachable; found out before training starts.
         ModelError: the exported graphs disagree with Keras; nothing is registered.
@@ -73,6 +75,9 @@ def train(store: Store, version: str, options: Options, sweep: str | None = None
         tracking.run(options, manifest, store.url_of(f"datasets/{version}"), folder / "run_id", sweep) as run_id,
     ):
         train_rows, test_rows = (Arrays(*dataset.arrays(store, manifest, split)) for split in ("train", "test"))
+        if options.generator_share:
+            generators = dataset.read(store, manifest, "train")["generator"].to_pylist()
+            train_rows = replace(train_rows, repeats=generator_repeats(generators, options.generator_share))
         validation_rows = (
             Arrays(*dataset.arrays(store, manifest, "validation")) if manifest.counts.get("validation") else None
         )
@@ -81,7 +86,8 @@ def train(store: Store, version: str, options: Options, sweep: str | None = None
             tracking.log_epochs(run_id, history)
             pipeline_metrics.epoch(options.topology, version, options.epochs, history)
 
-        fitted = fit(options, train_rows, validation_rows, folder=folder, on_epoch=on_epoch)
+        start = tracking.load_model(options.start, options.topology) if options.start else None
+        fitted = fit(options, train_rows, validation_rows, start=start, folder=folder, on_epoch=on_epoch)
         tracking.log_epochs(run_id, fitted.history)
         artifacts = folder / "artifacts"
         shutil.rmtree(artifacts, ignore_errors=True)

@@ -23,7 +23,10 @@ def _render(trained: Any) -> str:
 
 @verb("train", render=_render)
 @_DATASET
-@click.option("--recipe", metavar="NAME|FILE", help="Named options: house-s, house-m, or a YAML file of your own.")
+@click.option(
+    "--recipe", metavar="NAME|FILE", help="Named options: house-s, house-m, harden, or a YAML file of your own."
+)
+@click.option("--start", metavar="VERSION|ALIAS", help="Go on from that model version's weights.")
 @click.option("--topology", metavar="NAME", help="Network shape: seed (the default), bird-lotfi, house-s, house-m …")
 @click.option("--epochs", type=click.IntRange(min=1), help="Passes over the images; 5 without a recipe.")
 @click.option("--patience", type=click.IntRange(min=0), help="Stop after so many epochs without a lower loss.")
@@ -35,13 +38,14 @@ def _render(trained: Any) -> str:
     type=click.IntRange(8, 512),
     help="Pixels a side that the network resizes images to; 32 by default, the paper's resized variant is 224.",
 )
-def train(version: str, recipe: str | None, **given: Any) -> Any:
+def train(version: str, recipe: str | None, start: str | None, **given: Any) -> Any:
     """Train a network on a dataset version, check it, and register it as a model version.
 
     \b
     cifake train --dataset 5b1f0c9a7d3e2f41
     cifake train --dataset 5b1f0c9a7d3e2f41 --topology bird-lotfi --epochs 10 --seed 1
     cifake train --dataset 5b1f0c9a7d3e2f41 --recipe house-s
+    cifake train --dataset 5b1f0c9a7d3e2f41 --recipe harden --start champion
 
     Options given beside a recipe replace the recipe's.
 
@@ -50,9 +54,11 @@ def train(version: str, recipe: str | None, **given: Any) -> Any:
     """
     from cifake_core.storage import Store
     from cifake_core.training.options import options
+    from cifake_core.training.tracking import started_from
     from cifake_core.training.train import train as run
 
-    wanted = options(recipe, **{name: value for name, value in given.items() if value is not None})
+    given = {name: value for name, value in given.items() if value is not None}
+    wanted = options(recipe, **{**(started_from(start) if start else {}), **given})
     return run(Store(), version, wanted)
 
 

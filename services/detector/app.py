@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import os
 import time
+from collections.abc import Callable
+from functools import partial
 from typing import Annotated, Any
 
 from fastapi import FastAPI, Query, Request
@@ -24,7 +26,7 @@ from cifake_core.client.answers import (
 from cifake_core.images import codec
 from cifake_core.settings import settings
 from services.detector import bodies, inference, keys, metrics, openapi, problems, static, webhook
-from services.detector.capacity import Capacity
+from services.detector.capacity import Capacity, Place
 from services.detector.champion import Champion, Served
 from services.detector.drift import watch
 from services.detector.feedback import LiveAccuracy, verdicts
@@ -33,19 +35,22 @@ from services.detector.problems import ProblemError
 from services.detector.shadow import shadow
 
 SMALL = 16_384  # bytes of a body that may be looked into on the event loop
+WORK = ("/classify", "/classify_batch", "/explain", "/explain_map")
 PUBLIC = ("/metrics", "/openapi.json")
 
 
-def create_app(champion: Champion) -> App:
-    """The ASGI application that answers with the given champion."""
+def create_app(champion: Champion) -> tuple[App, Callable[[App], Guard]]:
+    """The ASGI application that answers with the given champion, and what makes the guard to put before it."""
     app = FastAPI(title="cifake detector", docs_url=None, redoc_url=None, openapi_url=None)
     capacity = Capacity(settings().service_slots or os.cpu_count() or 1, settings().service_queue)
 
     def served() -> Served:
         if champion.current is None:
             raise ProblemError("no_model", champion.problem or "the model is still loading", {"Retry-After": "5"})
-        capacity.check()
         return champion.current
+
+    def place(path: str) -> Place | None:
+        return Place(capacity) if path in WORK else None
 
     @app.post("/classify", response_model=Classification, **openapi.takes_one_image())
     async def classify(request: Request) -> Response:
@@ -147,7 +152,8 @@ def create_app(champion: Champion) -> App:
 
     public = (*PUBLIC, *static.add_page(app), *webhook.add_webhook(app, champion))
     allowed = keys.Keys(settings().api_keys, settings().rate_limit) if keys.needed() else None
-    return Guard(app, [route.path for route in app.routes if hasattr(route, "path")], allowed, public)
+    routes = [route.path for route in app.routes if hasattr(route, "path")]
+    return app, partial(Guard, routes=routes, place=place, keys=allowed, public=public)
 
 
 def _json(answer: Classification | Batch | HeatmapAnswer, request: Request, start: float) -> Response:

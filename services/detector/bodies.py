@@ -15,6 +15,7 @@ from starlette.requests import ClientDisconnect, Request
 
 from cifake_core.client.answers import Feedback
 from cifake_core.settings import settings
+from services.detector.capacity import Place
 from services.detector.problems import ProblemError
 
 BODY_SECONDS = 15.0
@@ -39,7 +40,7 @@ async def read(request: Request, images: int = 1) -> Body:
 
     Raises:
         ProblemError: `too_many_bytes`; `body_timeout` when it takes longer than BODY_SECONDS; `overloaded` when
-            other bodies fill the memory set aside for them.
+            other bodies fill the memory set aside for them, or the place left meanwhile is another's.
     """
     global _held
     limit = images * settings().max_image_bytes * 4 // 3 + _OVERHEAD
@@ -47,6 +48,7 @@ async def read(request: Request, images: int = 1) -> Body:
     if claimed.isdigit() and int(claimed) > limit:
         raise _too_large(limit)
     chunks, total = [], 0
+    place: Place | None = request.state.place
     try:
         async with asyncio.timeout(BODY_SECONDS):
             async for chunk in request.stream():
@@ -57,6 +59,8 @@ async def read(request: Request, images: int = 1) -> Body:
                 if _held > HELD_BYTES:
                     raise ProblemError("overloaded", "too many large bodies at once", {"Retry-After": "2"})
                 chunks.append(chunk)
+                if place and str(total) != claimed:  # who is still sending keeps nobody else waiting
+                    place.leave()
     except TimeoutError as exc:
         detail = f"the body was not complete after {BODY_SECONDS:g} seconds"
         raise ProblemError("body_timeout", detail, {"Connection": "close"}) from exc
@@ -64,6 +68,8 @@ async def read(request: Request, images: int = 1) -> Body:
         raise ProblemError("invalid_request", "the client went away before the body was complete") from exc
     finally:
         _held -= total
+    if place:
+        place.take()
     return Body(b"".join(chunks), request.headers.get("content-type"))
 
 

@@ -14,8 +14,32 @@ from services.detector.problems import ProblemError
 T = TypeVar("T")
 
 
+class Place:
+    """A request's place among those that are worked on or wait for it."""
+
+    def __init__(self, capacity: Capacity) -> None:
+        self._capacity = capacity
+        self._held = False
+
+    def take(self) -> None:
+        """Be one of them.
+
+        Raises:
+            ProblemError: `overloaded`, with Retry-After.
+        """
+        if not self._held:
+            self._capacity.enter()
+            self._held = True
+
+    def leave(self) -> None:
+        """Be none of them any more, or not now: while its body is still on the way."""
+        if self._held:
+            self._capacity.exit()
+            self._held = False
+
+
 class Capacity:
-    """Runs blocking work, `slots` at once and `queue` waiting.
+    """Runs blocking work, `slots` at once and `queue` waiting; each request takes a `Place` first.
 
     The event loop stays free to accept, refuse and answer probes; Pillow and ONNX Runtime let go of the interpreter
     while they work.
@@ -27,36 +51,28 @@ class Capacity:
         self._inside = 0
         self._together: list[tuple[Any, asyncio.Future[Any], float]] = []
 
-    def check(self) -> None:
-        """Refuse early, before a body is read.
-
-        Raises:
-            ProblemError: `overloaded`, with Retry-After.
-        """
+    def enter(self) -> None:
+        """One more inside, or a ProblemError."""
         if self._inside >= self.slots + self.queue:
             detail = f"{self.queue} requests are waiting already; try again in a second"
             raise ProblemError("overloaded", detail, {"Retry-After": "1"})
+        self._inside += 1
+        metrics.queue_depth.set(max(0, self._inside - self.slots))
+
+    def exit(self) -> None:
+        """One less inside."""
+        self._inside -= 1
+        metrics.queue_depth.set(max(0, self._inside - self.slots))
 
     async def run(self, work: Callable[..., T], *arguments: object) -> T:
-        """`work(*arguments)` in a worker thread.
-
-        Raises:
-            ProblemError: `overloaded`, as `check`.
-        """
-        self.check()
-        self._inside += 1
-        self._tell()
+        """`work(*arguments)` in a worker thread."""
         asked = time.perf_counter()
 
         def timed() -> T:
             metrics.stage_seconds.labels("queue").observe(time.perf_counter() - asked)
             return work(*arguments)
 
-        try:
-            return await asyncio.get_running_loop().run_in_executor(self._pool, timed)
-        finally:
-            self._inside -= 1
-            self._tell()
+        return await asyncio.get_running_loop().run_in_executor(self._pool, timed)
 
     async def together(self, work: Callable[[list[Any]], list[T | ProblemError]], item: object) -> T:
         """The item's result of `work([item, …])`, run on the event loop with all items that came in at the same moment.
@@ -64,21 +80,14 @@ class Capacity:
         For work shorter than a hand-over to a thread; see docs/decisions/0060-batching-without-waiting.md.
 
         Raises:
-            ProblemError: `overloaded`, as `check`; or the item's own.
+            ProblemError: the item's own.
         """
-        self.check()
-        self._inside += 1
-        self._tell()
         loop = asyncio.get_running_loop()
         future: asyncio.Future[Any] = loop.create_future()
         self._together.append((item, future, time.perf_counter()))
         if len(self._together) == 1:
             loop.call_soon(self._drain, work)
-        try:
-            return await future  # type: ignore[no-any-return]
-        finally:
-            self._inside -= 1
-            self._tell()
+        return await future  # type: ignore[no-any-return]
 
     def _drain(self, work: Callable[[list[Any]], list[Any]]) -> None:
         waiting, self._together = self._together, []
@@ -96,6 +105,3 @@ class Capacity:
                 future.set_exception(result)
             else:
                 future.set_result(result)
-
-    def _tell(self) -> None:
-        metrics.queue_depth.set(max(0, self._inside - self.slots))

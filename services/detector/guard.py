@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import logging
 import re
+import secrets
 import time
-import uuid
 from collections.abc import Awaitable, Callable, Collection, MutableMapping
 from typing import Any
 
 from services.detector import metrics, problems
+from services.detector.capacity import Place
 from services.detector.keys import Keys
 from services.detector.problems import ProblemError
 
@@ -22,6 +23,7 @@ Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
+PROBES = ("/livez", "/readyz", "/healthz")  # BentoML's own
 _ID = re.compile(rb"[A-Za-z0-9._-]{8,64}")
 # The page loads nothing from elsewhere; its heatmaps are blob: URLs of its own.
 HEADERS = [
@@ -43,28 +45,37 @@ class Guard:
     Args:
         app: the application inside.
         routes: its paths; any other is counted as `other`, so that strangers cannot make metric series.
+        place: the place that a request of this path needs, if any. It is taken here, and not in the application, since
+            refusing must stay cheap when most are refused.
         keys: who may ask; None for everybody.
         public: paths that need no key.
     """
 
     def __init__(
-        self, app: App, routes: Collection[str], keys: Keys | None = None, public: Collection[str] = ()
+        self,
+        app: App,
+        routes: Collection[str],
+        place: Callable[[str], Place | None],
+        keys: Keys | None = None,
+        public: Collection[str] = (),
     ) -> None:
         self.app = app
         self.routes = frozenset(routes)
+        self.place = place
         self.keys = keys
         self.public = frozenset(public)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
-        if scope["type"] != "http":
+        if scope["type"] != "http" or scope["path"] in PROBES:
             await self.app(scope, receive, send)
             return
         start = time.perf_counter()
         route = scope["path"] if scope["path"] in self.routes else "other"
         request_id = _request_id(scope)
-        scope.setdefault("state", {})["request_id"] = request_id
-        status, key = 0, None
+        place = self.place(scope["path"])
+        scope.setdefault("state", {}).update(request_id=request_id, place=place)
+        status, key, told = 0, None, logger.isEnabledFor(logging.INFO)
 
         async def answer(message: Message) -> None:
             nonlocal status
@@ -77,18 +88,22 @@ class Guard:
         try:
             if self.keys and scope["path"] not in self.public:
                 key = self.keys.check(scope["headers"])
+            if place:
+                place.take()
             await self.app(scope, receive, answer)
         except ProblemError as exc:
+            told = told and exc.code != "overloaded"  # counted; a line for each would add to the load
             await problems.response(exc.code, exc.detail, request_id, exc.headers)(scope, receive, answer)
         except Exception:
             logger.exception("request %s failed", request_id)
             if not status:
                 await problems.response("internal", problems.SEE_LOG, request_id)(scope, receive, answer)
         finally:
+            if place:
+                place.leave()
             seconds = time.perf_counter() - start
-            metrics.requests_total.labels(route, str(status or 499)).inc()
-            metrics.request_seconds.labels(route).observe(seconds)
-            if logger.isEnabledFor(logging.INFO):
+            metrics.answered(route, status or 499, seconds)
+            if told:
                 entry = {"request_id": request_id, "method": scope["method"], "route": route, "status": status}
                 logger.info("%s", json.dumps({**entry, "ms": round(seconds * 1000, 2), "key": key}))
 
@@ -98,4 +113,4 @@ def _request_id(scope: Scope) -> str:
     for name, value in scope["headers"]:
         if name == b"x-request-id" and _ID.fullmatch(value):
             return str(value.decode())
-    return uuid.uuid4().hex
+    return secrets.token_hex(16)

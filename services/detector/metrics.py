@@ -6,6 +6,7 @@ import os
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 
 import psutil
@@ -50,6 +51,18 @@ model_is_champion.set(1)
 
 for _outcome in ("swapped", "cache", "failed"):
     model_swaps_total.labels(_outcome)  # from 0 on: an increase from nothing is none to Prometheus
+
+
+@cache
+def _of_route(route: str, code: str) -> tuple[Counter, Histogram]:
+    return requests_total.labels(route, code), request_seconds.labels(route)
+
+
+def answered(route: str, status: int, seconds: float) -> None:
+    """Count a request; `route` is one of a few, never what a stranger wrote."""
+    count, duration = _of_route(route, str(status))
+    count.inc()
+    duration.observe(seconds)
 
 
 @contextmanager

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
-import os
 import re
-import subprocess
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -18,9 +16,7 @@ import pytest
 from cifake_core.images import codec
 from cifake_core.mlflow_client import client
 from cifake_core.settings import CLASSES, MODEL_NAME, settings
-
-CHECKOUT = Path(__file__).resolve().parents[2]
-AIRFLOW = CHECKOUT / ".venv-airflow/bin/airflow"
+from tests import airflow_runs
 
 
 def _side(rows: int, rng: np.random.Generator) -> pa.Table:
@@ -57,23 +53,11 @@ def test_the_run_stops_at_the_gate_with_the_report_linked_and_mlflow_untouched(
     database = Path(settings().tracking_uri.removeprefix("sqlite:///"))
     before = hashlib.sha256(database.read_bytes()).hexdigest()
 
-    environment = {
-        **os.environ,
-        "CIFAKE_DATA": str(source),
-        "AIRFLOW_HOME": str(tmp_path / "airflow"),
-        "AIRFLOW__CORE__DAGS_FOLDER": str(CHECKOUT / "dags"),
-        "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
-        "AIRFLOW__CORE__DAGBAG_IMPORT_TIMEOUT": "150",
-    }
-    subprocess.run([AIRFLOW, "db", "migrate"], env=environment, check=True, capture_output=True, timeout=600)
-    conf = '{"train_rows": 400, "test_rows": 100, "generator": "cifake"}'
-    done = subprocess.run(
-        [AIRFLOW, "dags", "test", "cifake_pipeline", "--conf", conf],
-        env=environment, capture_output=True, text=True, timeout=1200,
-    )  # fmt: skip
-    said = done.stdout + done.stderr
+    environment = airflow_runs.environment(tmp_path / "airflow", CIFAKE_DATA=str(source))
+    conf = {"train_rows": 400, "test_rows": 100, "generator": "cifake"}
+    code, said = airflow_runs.dags_test(environment, "cifake_pipeline", conf)
 
-    assert done.returncode != 0, said[-3000:]
+    assert code != 0, said[-3000:]
     refusal = re.search(
         r"dataset version (\w{16}) is refused by [^;]*shortcuts\.not_too_easy[^;]*; see (\S+report\.html)", said
     )

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +11,8 @@ import pytest
 
 from cifake_core.images import dataset
 from cifake_core.storage import Store
+from tests import airflow_runs
 
-CHECKOUT = Path(__file__).resolve().parents[2]
 pytestmark = pytest.mark.timeout(1500)
 LOAD = """
 import json, sys
@@ -46,28 +45,13 @@ def environment(tmp_path_factory: pytest.TempPathFactory, real_data: str | None)
     folder = tmp_path_factory.mktemp("dataset")
     environment = {name: value for name, value in os.environ.items() if not name.startswith("CIFAKE_")}
     environment |= {"CIFAKE_DATA": real_data} if real_data else {}
-    return environment | {
-        "CIFAKE_HOME": str(folder / "home"),
-        "CIFAKE_SHARDS_AT_ONCE": "3",
-        "AIRFLOW_HOME": str(folder / "airflow"),
-        "AIRFLOW__CORE__DAGS_FOLDER": str(CHECKOUT / "dags"),
-        "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
-        "AIRFLOW__CORE__DAGBAG_IMPORT_TIMEOUT": "150",  # a busy machine
-    }
-
-
-def airflow(environment: dict[str, str], program: str, *arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [str(CHECKOUT / ".venv-airflow/bin" / program), *arguments]
-    return subprocess.run(command, cwd=CHECKOUT, env=environment, capture_output=True, text=True, timeout=1200)
+    steps = {"CIFAKE_HOME": str(folder / "home"), "CIFAKE_SHARDS_AT_ONCE": "3"}
+    return airflow_runs.environment(folder / "airflow", environment, **steps)
 
 
 @pytest.fixture(scope="module")
 def loaded(environment: dict[str, str]) -> dict[str, Any]:
-    done = airflow(environment, "python", "-c", LOAD, json.dumps(BAD + GOOD))
-    line = next((each for each in done.stdout.splitlines() if each.startswith("RESULT ")), None)
-    assert line, done.stderr[-2000:]
-    found: dict[str, Any] = json.loads(line.removeprefix("RESULT "))
-    return found
+    return airflow_runs.load(environment, LOAD, json.dumps(BAD + GOOD))
 
 
 def test_nothing_is_published_before_it_was_validated(loaded: dict[str, Any]) -> None:
@@ -95,11 +79,9 @@ def test_a_run_publishes_a_validated_version_of_generated_and_real_images(
 ) -> None:
     if not real_data:
         pytest.skip("the embedded generator draws CIFAR-10's classes, and there are no real images of them here")
-    migrated = airflow(environment, "airflow", "db", "migrate")
-    assert migrated.returncode == 0, migrated.stderr[-2000:]
-    conf = json.dumps({"generator": "embedded", "train_rows": 400, "test_rows": 100, "rows_per_task": 90})
-    done = airflow(environment, "airflow", "dags", "test", "cifake_dataset", "--conf", conf)
-    assert done.returncode == 0, (done.stdout + done.stderr)[-3000:]
+    conf = {"generator": "embedded", "train_rows": 400, "test_rows": 100, "rows_per_task": 90}
+    code, said = airflow_runs.dags_test(environment, "cifake_dataset", conf)
+    assert code == 0, said[-3000:]
 
     home = Path(environment["CIFAKE_HOME"])
     store = Store((home / "store").as_uri())

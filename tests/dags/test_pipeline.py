@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-from pathlib import Path
 
 import pytest
 
-CHECKOUT = Path(__file__).resolve().parents[2]
+from tests import airflow_runs
+
 LOAD = """
 import json, sys
 sys.path.insert(0, "dags")  # as Airflow does for its dags folder
@@ -43,22 +41,8 @@ GOOD = [["generator", "stable-diffusion-v1-4"], ["topology", "bird-lotfi"], ["ep
 
 @pytest.fixture(scope="module")
 def loaded(tmp_path_factory):
-    done = subprocess.run(
-        [CHECKOUT / ".venv-airflow/bin/python", "-c", LOAD, json.dumps(BAD + GOOD)],
-        cwd=CHECKOUT,
-        env={
-            **os.environ,
-            "AIRFLOW_HOME": str(tmp_path_factory.mktemp("airflow")),
-            "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
-            "AIRFLOW__CORE__DAGBAG_IMPORT_TIMEOUT": "150",  # a busy machine
-        },
-        capture_output=True,
-        text=True,
-        timeout=180,
-    )
-    line = next((each for each in done.stdout.splitlines() if each.startswith("RESULT ")), None)
-    assert line, done.stderr[-2000:]
-    return json.loads(line.removeprefix("RESULT "))
+    environment = airflow_runs.environment(tmp_path_factory.mktemp("airflow"))
+    return airflow_runs.load(environment, LOAD, json.dumps(BAD + GOOD))
 
 
 def test_every_dag_file_loads(loaded):

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-CHECKOUT = Path(__file__).resolve().parents[2]
+from tests import airflow_runs
+
 DAGS = ("cifake_training", "cifake_promote", "cifake_rollout")
 LOAD = """
 import json, sys
@@ -46,20 +44,8 @@ TRIED: dict[str, list[list[Any]]] = {
 
 @pytest.fixture(scope="module")
 def dags(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    environment = {
-        **os.environ,
-        "AIRFLOW_HOME": str(tmp_path_factory.mktemp("airflow")),
-        "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
-        "AIRFLOW__CORE__DAGBAG_IMPORT_TIMEOUT": "150",  # a busy machine
-    }
-    done = subprocess.run(
-        [CHECKOUT / ".venv-airflow/bin/python", "-c", LOAD, json.dumps(TRIED)],
-        cwd=CHECKOUT, env=environment, capture_output=True, text=True, timeout=180,
-    )  # fmt: skip
-    line = next((each for each in done.stdout.splitlines() if each.startswith("RESULT ")), None)
-    assert line, done.stderr[-2000:]
-    found: dict[str, Any] = json.loads(line.removeprefix("RESULT "))
-    return found
+    environment = airflow_runs.environment(tmp_path_factory.mktemp("airflow"))
+    return airflow_runs.load(environment, LOAD, json.dumps(TRIED))
 
 
 def test_a_published_dataset_starts_a_training_and_a_champion_its_rollout(dags: dict[str, Any]) -> None:

@@ -15,6 +15,8 @@ from pathlib import Path
 import pytest
 import requests
 
+from tests import airflow_runs
+
 CHECKOUT = Path(__file__).resolve().parents[2]
 # As little training as the gate accepts; crops of a dozen photographs need more of it than as many photographs do.
 ROWS = {"train_rows": 6000, "test_rows": 600}
@@ -107,19 +109,14 @@ def test_the_demo_runs_the_pipeline_by_rest_and_shows_verdicts_of_the_served_cha
 def test_airflow_dags_test_runs_the_same_pipeline(stack: Stack):
     state = requests.get(f"{stack.service}/status", timeout=10).json()
     assert state["ready"], state
-    conf = json.dumps({**stack.conf, "epochs": 1})
-    command = [CHECKOUT / ".venv-airflow/bin/airflow", "dags", "test", "cifake_pipeline", "--conf", conf]
-    environment = {
-        **stack.environment,
-        "MLFLOW_TRACKING_URI": f"http://127.0.0.1:{stack.environment['CIFAKE_MLFLOW_PORT']}",
-        "CIFAKE_SERVICE_URL": stack.service,
-        "AIRFLOW_HOME": f"{stack.environment['CIFAKE_HOME']}/dags-test",
-        "AIRFLOW__CORE__DAGS_FOLDER": str(CHECKOUT / "dags"),
-        "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
-    }
-    subprocess.run([command[0], "db", "migrate"], env=environment, check=True, capture_output=True, timeout=300)
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=1200)
-    assert done.returncode == 0, (done.stdout + done.stderr)[-3000:]
+    environment = airflow_runs.environment(
+        Path(stack.environment["CIFAKE_HOME"]) / "dags-test",
+        stack.environment,
+        MLFLOW_TRACKING_URI=f"http://127.0.0.1:{stack.environment['CIFAKE_MLFLOW_PORT']}",
+        CIFAKE_SERVICE_URL=stack.service,
+    )
+    code, said = airflow_runs.dags_test(environment, "cifake_pipeline", {**stack.conf, "epochs": 1})
+    assert code == 0, said[-3000:]
     # The weaker version did not take the champion's place, and the service never stopped answering.
     deadline = time.monotonic() + 30
     while not (state := requests.get(f"{stack.service}/status", timeout=10).json())["ready"]:

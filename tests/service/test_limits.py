@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import re
+import socket
 import threading
 from collections.abc import Callable
+from contextlib import ExitStack
+from functools import partial
 
 import httpx
 import pytest
@@ -134,4 +137,24 @@ def test_more_than_it_can_hold_is_refused_at_once_and_then_it_recovers(
     assert refused.json()["code"] == "overloaded"
     assert refused.headers["retry-after"] == "1"
     assert service.post("/classify", content=photo).status_code == 200
+    service.stop()
+
+
+def test_whoever_sends_slowly_keeps_nobody_else_waiting(
+    registry: Registry, start_service: Callable[..., Process], photo: bytes
+) -> None:
+    service = start_service(registry.server.url, CIFAKE_SERVICE_SLOTS="1", CIFAKE_SERVICE_QUEUE="0")
+    host, port = service.url.removeprefix("http://").split(":")
+    head = f"POST /classify HTTP/1.1\r\nHost: {host}\r\nContent-Length: {len(photo)}\r\nConnection: close\r\n\r\n"
+    with ExitStack() as stack:
+        slow = []
+        for _ in range(5):
+            each = stack.enter_context(socket.create_connection((host, int(port)), timeout=10))
+            each.sendall(head.encode() + photo[:100])
+            slow.append(each)
+            wait_for(lambda: service.post("/classify", content=photo).status_code == 200)
+        for each in slow:
+            each.sendall(photo[100:])
+            answer = b"".join(iter(partial(each.recv, 65536), b""))
+            assert answer.startswith(b"HTTP/1.1 200 ")
     service.stop()

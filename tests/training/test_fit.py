@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from cifake_core.training import topologies
-from cifake_core.training.fit import CHECKPOINT, Arrays, fit
+from cifake_core.training.fit import CHECKPOINT, Arrays, fit, generator_repeats
 from cifake_core.training.options import Options
 
 OPTIONS = Options(topology="bird-lotfi", epochs=3, batch_size=8, seed=3)
@@ -66,6 +66,30 @@ def test_training_learns_what_can_be_learnt():
     images[labels == 1] += 100
     learnt = fit(Options(topology="bird-lotfi", epochs=4, batch_size=16), Arrays(images, labels))
     assert learnt.history[-1]["accuracy"] > 0.95
+
+
+def test_a_rare_generators_images_are_repeated_up_to_their_share():
+    generators = ["common"] * 90 + ["rare"] * 10 + [None] * 100
+    repeats = generator_repeats(generators, 0.3)
+    assert repeats.tolist() == [1] * 90 + [3] * 10 + [1] * 100
+    rows = Arrays(np.zeros((200, 32, 32, 3), np.uint8), np.zeros(200), repeats)
+    assert np.bincount(rows.order).tolist() == repeats.tolist()
+    assert generator_repeats(generators, 0).tolist() == [1] * 200
+
+
+def test_an_epoch_shows_repeated_rows_more_often(rows):
+    with_more = Arrays(rows.images, rows.labels, np.where(rows.labels == 0, 3, 1))
+    once = Options(topology="bird-lotfi", epochs=1, batch_size=8)
+    learnt, without = fit(once, with_more), fit(once, rows)
+    assert learnt.model.optimizer.iterations.numpy() == 2 * without.model.optimizer.iterations.numpy()
+    assert learnt.model(rows.images).numpy().mean() < without.model(rows.images).numpy().mean()
+
+
+def test_a_training_goes_on_from_another_networks_weights(rows, whole):
+    still = OPTIONS.model_copy(update={"epochs": 1, "learning_rate": 1e-12})
+    assert np.allclose(
+        fit(still, rows, start=whole.model).model(rows.images), whole.model(rows.images), atol=1e-5, rtol=0
+    )
 
 
 def test_a_network_at_224_pixels_takes_the_same_images(rows):

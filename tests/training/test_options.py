@@ -52,7 +52,7 @@ def test_a_wrong_recipe_is_refused_with_what_is_wrong(tmp_path, text, message):
 
 
 def test_an_unknown_recipe_is_refused_with_the_known_ones():
-    with pytest.raises(ConfigurationError, match="no recipe 'house-xl'; known: house-m, house-s"):
+    with pytest.raises(ConfigurationError, match="no recipe 'house-xl'; known: harden, house-m, house-s"):
         options("house-xl")
 
 

@@ -20,6 +20,7 @@ from cifake_core.storage import Store
 from cifake_core.training import topologies
 from cifake_core.training.fit import Arrays
 from cifake_core.training.options import Options, fingerprint
+from cifake_core.training.tracking import started_from
 from cifake_core.training.train import train
 
 CIFAKE = str(Path(sys.executable).with_name("cifake"))
@@ -181,3 +182,22 @@ def test_a_wrong_option_is_one_line_and_exit_code_2(arguments, message):
     assert done.returncode == 2
     assert message in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_a_training_goes_on_from_a_registered_version(trained):
+    _, manifest, result = trained
+    client().set_registered_model_alias(MODEL_NAME, "champion", str(result.model_version))
+    assert started_from("champion") == {"start": result.model_version, "topology": "bird-lotfi"}
+    still = Options(**{**OPTIONS.model_dump(), "start": result.model_version, "epochs": 1, "learning_rate": 1e-12})
+    again = train(Store(), manifest.version, still)
+    assert again.model_version != result.model_version
+    assert again.metrics["brier"] == pytest.approx(result.metrics["brier"], abs=1e-5)
+
+
+def test_a_version_to_start_from_must_exist_and_fit(trained):
+    _, manifest, result = trained
+    with pytest.raises(ConfigurationError, match="no version or alias '99'"):
+        started_from("99")
+    other = Options(topology="seed", epochs=1, start=result.model_version)
+    with pytest.raises(ConfigurationError, match="is a 'bird-lotfi': its weights do not fit a 'seed'"):
+        train(Store(), manifest.version, other)
