@@ -3,128 +3,23 @@
 from __future__ import annotations
 
 import base64
-import json
 import os
 import shutil
-import sys
-import time
 from pathlib import Path
 from typing import Any
 
 import click
-import httpx
 import numpy as np
+from airflow_rest import Airflow, follow, say
 from stack import addresses, environment
 
 from cifake_core.client.remote import DetectorClient
-from cifake_core.errors import CheckFailedError, ServiceError
 from cifake_core.evaluation import pages
 from cifake_core.settings import LABELS, settings
 from cifake_core.verb import verb
 
 DAG = "cifake_pipeline"
-TASKS = ("collect_real", "generate", "assemble", "validate", "train", "evaluate", "promote", "answers_with")
-DONE = {"success", "failed", "upstream_failed", "skipped", "removed"}
 PER_LABEL = 6  # images of each label in the report's grid
-
-
-class Airflow:
-    """What this needs of Airflow's REST API.
-
-    Raises:
-        ServiceError: from every call, when Airflow is unreachable or refuses.
-    """
-
-    def __init__(self) -> None:
-        this = settings()
-        self.url = f"http://{this.host}:{this.airflow_port}"
-        self._http = httpx.Client(
-            base_url=self.url, timeout=120, trust_env=False
-        )  # it may share the cores with a training
-        passwords = this.home / "airflow" / "simple_auth_manager_passwords.json.generated"
-        try:
-            login = {"username": "admin", "password": json.loads(passwords.read_text())["admin"]}
-        except (OSError, ValueError, KeyError) as exc:
-            raise ServiceError(f"{passwords}: no password for Airflow ({exc}); run `make up`") from exc
-        self._http.headers["Authorization"] = f"Bearer {self.call('POST', '/auth/token', json=login)['access_token']}"
-
-    def call(self, method: str, path: str, **arguments: Any) -> Any:
-        """One request; the decoded answer."""
-        try:
-            answer = self._http.request(method, path, **arguments)
-            answer.raise_for_status()
-        except httpx.HTTPStatusError as exc:
-            raise ServiceError(f"{self.url}{path}: {exc.response.status_code} {exc.response.text[:200]}") from exc
-        except httpx.HTTPError as exc:
-            raise ServiceError(f"{self.url}: no answer ({exc}); run `make up`") from exc
-        return answer.json()
-
-    def trigger(self, conf: dict[str, Any]) -> str:
-        """Start a run of the pipeline; its id. Waits until Airflow has read the DAG."""
-        deadline = time.monotonic() + 120
-        while True:
-            try:
-                self.call("GET", f"/api/v2/dags/{DAG}")
-                break
-            except ServiceError:
-                if time.monotonic() > deadline:
-                    raise
-                time.sleep(1)
-        body = {"conf": conf, "logical_date": None}
-        return str(self.call("POST", f"/api/v2/dags/{DAG}/dagRuns", json=body)["dag_run_id"])
-
-    def tasks(self, run: str) -> dict[str, dict[str, Any]]:
-        """Task name → its instance in this run."""
-        found = self.call("GET", f"/api/v2/dags/{DAG}/dagRuns/{run}/taskInstances")["task_instances"]
-        return {each["task_id"]: each for each in found}
-
-    def result(self, run: str, task: str) -> dict[str, Any]:
-        """What a finished task returned."""
-        path = f"/api/v2/dags/{DAG}/dagRuns/{run}/taskInstances/{task}/xcomEntries/return_value"
-        value = self.call("GET", path)["value"]
-        return dict(json.loads(value) if isinstance(value, str) else value)
-
-    def log(self, run: str, task: str, attempt: int) -> list[str]:
-        """A task's log."""
-        path = f"/api/v2/dags/{DAG}/dagRuns/{run}/taskInstances/{task}/logs/{max(attempt, 1)}"
-        content = self.call("GET", path, headers={"Accept": "application/json"})["content"]
-        return [str(each.get("event", each)) if isinstance(each, dict) else str(each) for each in content]
-
-
-def follow(airflow: Airflow, run: str) -> None:
-    """Say what happens until the run is over.
-
-    Raises:
-        CheckFailedError: a task failed.
-    """
-    told: set[str] = set()
-    while True:
-        state = airflow.call("GET", f"/api/v2/dags/{DAG}/dagRuns/{run}")["state"]
-        tasks = airflow.tasks(run)
-        for name in TASKS:
-            each = tasks.get(name, {})
-            if each.get("state") in DONE and name not in told:
-                told.add(name)
-                say(f"  {name:14}{each['state']:16}{each.get('duration') or 0:6.1f} s")
-        if state == "success":
-            return
-        if state == "failed":
-            _failed(airflow, run, tasks)
-        if sys.stderr.isatty():
-            now = ", ".join(name for name, each in tasks.items() if each["state"] == "running")
-            click.echo(f"\r\033[K  … {now}", err=True, nl=False)
-        time.sleep(1)
-
-
-def say(line: str) -> None:
-    """A line of progress, over the line that is being rewritten."""
-    click.echo(f"\r\033[K{line}" if sys.stderr.isatty() else line, err=True)
-
-
-def _failed(airflow: Airflow, run: str, tasks: dict[str, dict[str, Any]]) -> None:
-    name = next((n for n in TASKS if tasks.get(n, {}).get("state") == "failed"), TASKS[0])
-    click.echo("\n".join(airflow.log(run, name, tasks[name]["try_number"])[-15:]), err=True)
-    raise CheckFailedError(f"the task {name} failed; its log: {airflow.url}/dags/{DAG}/runs/{run}/tasks/{name}")
 
 
 def samples(version: str) -> list[tuple[str, str, bytes]]:
@@ -210,7 +105,7 @@ def demo(**conf: Any) -> dict[str, Any]:
     """Run the pipeline through Airflow, classify one FAKE and one REAL test image, write the report."""
     os.environ["MLFLOW_TRACKING_URI"] = environment()["MLFLOW_TRACKING_URI"]
     settings.cache_clear()
-    airflow = Airflow()
+    airflow = Airflow(DAG)
     run = airflow.trigger(conf)
     say(f"pipeline: {airflow.url}/dags/{DAG}/runs/{run}")
     follow(airflow, run)

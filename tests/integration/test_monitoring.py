@@ -16,11 +16,11 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-import pyarrow.parquet as pq
 import pytest
 import yaml
 
 from cifake_core import pipeline_metrics
+from cifake_core.images import sources
 from cifake_core.settings import settings
 from tests.conftest import CHECKOUT, _free_ports
 
@@ -123,7 +123,7 @@ def watched(image_source: str, tmp_path_factory: pytest.TempPathFactory) -> Iter
             (home / "run/alertmanager.yml").write_text(yaml.safe_dump(routes))
             for name, command, port, _, health in monitoring.commands():
                 stack.start(name, command, f"http://127.0.0.1:{port}{health}")
-            _work(stack, image_source)
+            _work(stack)
             yield stack
         finally:
             for process in stack.processes.values():
@@ -150,7 +150,7 @@ def _receiver(port: int, told: list[dict[str, Any]]) -> http.server.HTTPServer:
     return server
 
 
-def _work(stack: Watched, images: str) -> None:
+def _work(stack: Watched) -> None:
     """The pipeline once, on few images, then some traffic."""
     stack.cifake("generate", "--generator", "embedded", "--train-rows", "20", "--test-rows", "10")
     version = stack.cifake("data", "build", "--train-rows", "400", "--test-rows", "200")["dataset_version"]
@@ -163,7 +163,7 @@ def _work(stack: Watched, images: str) -> None:
         pipeline_metrics.dag_run("cifake_pipeline", state, time.time(), 30.0)
     serve = [Path(sys.executable).with_name("cifake"), "serve", "--port", stack.environment["CIFAKE_SERVICE_PORT"]]
     stack.start("detector", serve, f"{stack.service}/readyz")
-    rows = pq.read_table(Path(images) / "test.parquet").slice(0, 60)["image"].to_pylist() if images else []
+    rows = sources.resolve().read("test", rows=60)["image"].to_pylist()
     with httpx.Client(base_url=stack.service, timeout=60) as client:
         wait_for(lambda: stack.query('cifake_requests_total{route="/metrics"}'), "the first scrapes")
         for part in range(2):  # twice, with a scrape between: a rate needs a series that grows

@@ -16,9 +16,13 @@ Rows = dict[str, list[dict[str, Any]]]
 
 
 @pytest.fixture
-def neutral(clean: Callable[..., Rows]) -> Rows:
-    """Clean rows whose file names say nothing, and that no one takes for the offline sample."""
+def neutral(clean: Callable[..., Rows], rng: np.random.Generator) -> Rows:
+    """Clean rows whose pictures and file names say nothing, and that no one takes for the offline sample."""
     rows = clean()
+    for part in rows.values():
+        pictures = [row["image"]["bytes"] for row in part]
+        for row, other in zip(part, rng.permutation(len(part)), strict=True):
+            row["image"]["bytes"] = pictures[other]
     for number, row in enumerate(row for part in rows.values() for row in part):
         row["image"]["path"] = f"{number * 7919 % 1000:04d}.jpg"
         row["source"] = "folder"
