@@ -8,7 +8,7 @@ endif
 export CIFAKE_HOME ?= $(CURDIR)/.cifake
 
 python := .venv/bin/python
-WORKERS ?= 4
+WORKERS ?= 3
 
 help: ## List what can be made
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14

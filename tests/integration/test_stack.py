@@ -20,6 +20,7 @@ from tests import airflow_runs
 CHECKOUT = Path(__file__).resolve().parents[2]
 # As little training as the gate accepts; crops of a dozen photographs need more of it than as many photographs do.
 ROWS = {"train_rows": 6000, "test_rows": 600}
+WEAKER = {"train_rows": 1200, "test_rows": 300, "epochs": 1}
 RECIPE = {True: {"topology": "bird-lotfi", "epochs": 6}, False: {"topology": "seed", "epochs": 12}}
 pytestmark = pytest.mark.timeout(1500)
 
@@ -115,7 +116,7 @@ def test_airflow_dags_test_runs_the_same_pipeline(stack: Stack):
         MLFLOW_TRACKING_URI=f"http://127.0.0.1:{stack.environment['CIFAKE_MLFLOW_PORT']}",
         CIFAKE_SERVICE_URL=stack.service,
     )
-    code, said = airflow_runs.dags_test(environment, "cifake_pipeline", {**stack.conf, "epochs": 1})
+    code, said = airflow_runs.dags_test(environment, "cifake_pipeline", {**stack.conf, **WEAKER})
     assert code == 0, said[-3000:]
     # The weaker version did not take the champion's place, and the service never stopped answering.
     deadline = time.monotonic() + 30
