@@ -8,7 +8,7 @@ endif
 export CIFAKE_HOME ?= $(CURDIR)/.cifake
 
 python := .venv/bin/python
-WORKERS ?= 3
+WORKERS ?= 4
 
 help: ## List what can be made
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
