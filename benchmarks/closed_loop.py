@@ -68,6 +68,7 @@ def _measure(options: argparse.Namespace, home: Path) -> dict[str, Any]:
     run = pipeline.trigger(conf)
     follow(pipeline, run)
     first = pipeline.result(run, "train")
+    monitoring.call("PATCH", f"/api/v2/dags/{monitoring.dag}", json={"is_paused": False})
     embedded, ddpm = _embedded(home, EXAMPLES + options.held), _ddpm(home)
 
     known = _send(_tests(options.traffic))

@@ -26,6 +26,7 @@ NAME = {"type": "string", "pattern": "^[A-Za-z0-9][A-Za-z0-9._-]*$"}
 @dag(
     schedule=None,
     catchup=False,
+    is_paused_upon_creation=False,
     max_active_runs=1,
     tags=["cifake", "dataset"],
     doc_md=DOC,

@@ -24,6 +24,7 @@ CHAMPION = "{{ ti.xcom_pull(task_ids='prepare', key='before')['model_version'] }
 @dag(
     schedule=None,
     catchup=False,
+    is_paused_upon_creation=False,
     max_active_runs=1,
     tags=["cifake", "monitoring"],
     doc_md=DOC,

@@ -23,6 +23,7 @@ nothing is served. Cleared or started again, a network that is done is not train
 @dag(
     schedule=None,
     catchup=False,
+    is_paused_upon_creation=False,
     max_active_runs=1,
     tags=["cifake", "training"],
     doc_md=DOC,

@@ -24,6 +24,7 @@ NAME = {"type": "string", "pattern": "^[A-Za-z0-9][A-Za-z0-9._-]*$"}
 @dag(
     schedule=[DATASET],
     catchup=False,
+    is_paused_upon_creation=False,
     max_active_runs=1,
     tags=["cifake", "training"],
     doc_md=DOC,
