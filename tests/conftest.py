@@ -36,8 +36,6 @@ os.environ.update(
     TF_CPP_MIN_LOG_LEVEL="2",
     HF_HUB_OFFLINE="1",
 )
-# There are more processes than cores already: threads that wait for each other would only take turns.
-os.environ.update(dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "TF_NUM_INTRAOP_THREADS"), "1"))
 
 
 def _find_real_data() -> tuple[str | None, str]:
