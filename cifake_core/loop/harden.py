@@ -1,6 +1,7 @@
 """Train against a generator whose images get past the detector: measure, add part of them, and measure again.
 
-The other part is held apart: it joins the test split, so that the gate judges a candidate on it too.
+The other part is held apart: it joins the test split, so that the gate judges a candidate on it too. In both splits
+the new images take the place of as many of the commonest generator's, so that the labels stay balanced.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from cifake_core.registry.artifacts import fetch, resolve
 from cifake_core.settings import FAKE
 from cifake_core.storage import Store
 
+REPLACED = 0.4  # the largest share of the commonest generator's rows of a split that give way
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
 
 
@@ -57,7 +59,8 @@ def prepare(
         train_share: share of the images to train on; `train_rows` says how many instead.
 
     Returns:
-        dataset_version, base, generator, train_rows, test_rows, before (`Passed` of `version` on the held-out part).
+        dataset_version, base, generator, train_rows, test_rows, unused (images that the test split has no room for),
+        before (`Passed` of `version` on the held-out part).
 
     Raises:
         DataNotFoundError, ConfigurationError, DatasetError, RegistryError, ModelError, ImageRejectedError.
@@ -75,11 +78,19 @@ def prepare(
         raise ConfigurationError(
             f"{images}: {len(order)} images that are new; {count} to train on leaves none for the other part"
         )
-    parts = {"train": order[:count], "test": order[count:]}
+    room = {split: int(REPLACED * len(_commonest(splits[split]))) for split in dataset.SPLITS}
+    if count > room["train"] or not room["test"]:
+        raise ConfigurationError(
+            f"dataset version {manifest.version} has room for {room['train']} images to train on and {room['test']} "
+            f"to test with, not for {count}; give fewer, or a larger --base"
+        )
+    parts = {"train": order[:count], "test": order[count : count + room["test"]]}
+    rng = np.random.default_rng(seed)
     for split, digests in parts.items():
-        rows = [_row(digest, unique[digest], generator) for digest in digests]
-        table = pa.concat_tables([splits[split], records.make_table(rows)])  # type: ignore[index]
-        splits[split] = table.take(np.random.default_rng(seed).permutation(table.num_rows))  # type: ignore[index]
+        table, rows = splits[split], [_row(digest, unique[digest], generator) for digest in digests]  # type: ignore[index]
+        leave = rng.choice(_commonest(table), len(rows), replace=False)
+        table = pa.concat_tables([table.take(np.delete(np.arange(table.num_rows), leave)), records.make_table(rows)])
+        splits[split] = table.take(rng.permutation(table.num_rows))  # type: ignore[index]
     parameters = {**manifest.parameters, "hardened_from": manifest.version, "generator": generator, "seed": seed}
     made = dataset.write(store, splits, parameters, notes=manifest.notes, parent=manifest.version)
     held = np.stack([codec.decode(unique[digest]).pixels for digest in parts["test"]])
@@ -89,6 +100,7 @@ def prepare(
         "generator": generator,
         "train_rows": count,
         "test_rows": len(held),
+        "unused": len(order) - count - len(held),
         "before": passed(model.version, Detector(fetch(model)), held).model_dump(),
     }
 
@@ -144,6 +156,13 @@ def _read(images: str) -> list[bytes]:
     if not files:
         raise DataNotFoundError(f"{images}: neither a Parquet file nor a folder with images ({', '.join(SUFFIXES)})")
     return [file.read_bytes() for file in files]
+
+
+def _commonest(table: pa.Table) -> np.ndarray:
+    """Where a split's rows of its commonest generator are."""
+    generators = np.array(table["generator"].to_pylist(), dtype=object)
+    names, rows = np.unique(generators[generators != None].astype(str), return_counts=True)  # noqa: E711
+    return np.flatnonzero(generators == names[rows.argmax()]) if len(names) else np.array([], int)
 
 
 def _row(digest: str, data: bytes, generator: str) -> dict[str, Any]:

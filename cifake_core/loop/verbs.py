@@ -46,7 +46,8 @@ def _passed(shown: dict[str, Any]) -> str:
 def _render_prepare(shown: dict[str, Any]) -> str:
     return (
         f"{shown['generator']}: {_passed(shown['before'])} today\ndataset version {shown['dataset_version']}: "
-        f"{shown['train_rows']} of its images to train on, {shown['test_rows']} held apart\n"
+        f"{shown['train_rows']} of its images to train on, {shown['test_rows']} held apart, "
+        f"{shown['unused']} not used\n"
         f"next: cifake train --dataset {shown['dataset_version']}"
     )
 

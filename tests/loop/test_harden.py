@@ -12,9 +12,12 @@ from PIL import Image
 
 from cifake_core.bundle import Detector
 from cifake_core.errors import ConfigurationError, DataNotFoundError
+from cifake_core.generation.generators import Request, named, open_backend
 from cifake_core.images import codec, dataset, records
 from cifake_core.loop import harden
 from cifake_core.registry.artifacts import ModelVersion
+from cifake_core.settings import CLASSES
+from cifake_core.validation import gate
 from tests.tiny_bundle import write_tiny_bundle
 
 
@@ -54,9 +57,21 @@ def test_images_are_split_once_and_none_is_in_both_parts(store, base, champion, 
     hashes = {split: set(records.content_hashes(dataset.read(store, made, split))) for split in dataset.SPLITS}
     assert not hashes["train"] & hashes["test"]
     old = {split: set(records.content_hashes(dataset.read(store, base, split))) for split in dataset.SPLITS}
-    assert all(old[split] <= hashes[split] for split in old)
+    assert {split: len(old[split] - hashes[split]) for split in old} == {"train": 10, "validation": 0, "test": 19}
+    assert made.counts == base.counts, "the new images take the place of as many old FAKE ones"
     assert harden.prepare(str(folder), "ddpm", train_rows=10) == found
     assert harden.prepare(str(folder), "ddpm", train_rows=10, seed=1) != found
+
+
+def test_a_version_made_so_passes_the_gate_however_many_images_there_are(store, make_dataset, champion, tmp_path):
+    base = make_dataset(store, train_rows=800, test_rows=200)
+    asked = [Request(CLASSES[seed % 10], None, seed) for seed in range(150)]
+    drawn = [codec.encode(image) for image in open_backend(named("embedded")).draw(asked)]
+    pq.write_table(pa.table({"image": drawn}), tmp_path / "embedded.parquet")
+    found = harden.prepare(str(tmp_path / "embedded.parquet"), "other", base=base.version, train_rows=50)
+    assert (found["train_rows"], found["test_rows"], found["unused"]) == (50, 40, 60)
+    result = gate.validate(store, found["dataset_version"])
+    assert result.success, result.failed
 
 
 def test_what_passes_today_is_measured_on_the_held_out_part_through_the_codec(store, champion, folder):
@@ -86,9 +101,11 @@ def test_parquet_of_plain_bytes_or_of_the_hub_layout_is_read_alike(champion, fol
     assert len({harden.prepare(name, "ddpm")["dataset_version"] for name in names}) == 1
 
 
-def test_what_makes_no_sense_is_refused(champion, folder, tmp_path):
+def test_what_makes_no_sense_is_refused(store, make_dataset, champion, folder, tmp_path):
     with pytest.raises(ConfigurationError, match="leaves none"):
         harden.prepare(str(folder), "ddpm", train_rows=29)
+    with pytest.raises(ConfigurationError, match="has room for"):
+        harden.prepare(str(folder), "ddpm", base=make_dataset(store, train_rows=60).version, train_rows=20)
     with pytest.raises(DataNotFoundError, match="neither"):
         harden.prepare(str(tmp_path / "nothing"), "ddpm")
     once = harden.prepare(str(folder), "ddpm")
