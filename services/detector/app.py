@@ -40,7 +40,10 @@ PUBLIC = ("/metrics", "/openapi.json")
 
 
 def create_app(champion: Champion) -> tuple[App, Callable[[App], Guard]]:
-    """The ASGI application that answers with the given champion, and what makes the guard to put before it."""
+    """The ASGI application that answers with the given champion, and what makes the guard to put before it.
+
+    The guard passes `/classify` on past every framework, since routing and their middlewares cost as much as the model.
+    """
     app = FastAPI(title="cifake detector", docs_url=None, redoc_url=None, openapi_url=None)
     capacity = Capacity(settings().service_slots or os.cpu_count() or 1, settings().service_queue)
 
@@ -153,7 +156,8 @@ def create_app(champion: Champion) -> tuple[App, Callable[[App], Guard]]:
     public = (*PUBLIC, *static.add_page(app), *webhook.add_webhook(app, champion))
     allowed = keys.Keys(settings().api_keys, settings().rate_limit) if keys.needed() else None
     routes = [route.path for route in app.routes if hasattr(route, "path")]
-    return app, partial(Guard, routes=routes, place=place, keys=allowed, public=public)
+    direct = {} if settings().tracing else {("POST", "/classify"): classify}  # spans are BentoML's layers' to make
+    return app, partial(Guard, routes=routes, place=place, direct=direct, keys=allowed, public=public)
 
 
 def _json(answer: Classification | Batch | HeatmapAnswer, request: Request, start: float) -> Response:

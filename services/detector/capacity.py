@@ -69,7 +69,7 @@ class Capacity:
         asked = time.perf_counter()
 
         def timed() -> T:
-            metrics.stage_seconds.labels("queue").observe(time.perf_counter() - asked)
+            metrics.of_stage("queue").observe(time.perf_counter() - asked)
             return work(*arguments)
 
         return await asyncio.get_running_loop().run_in_executor(self._pool, timed)
@@ -92,7 +92,7 @@ class Capacity:
     def _drain(self, work: Callable[[list[Any]], list[Any]]) -> None:
         waiting, self._together = self._together, []
         start = time.perf_counter()
-        queued = metrics.stage_seconds.labels("queue")
+        queued = metrics.of_stage("queue")
         try:
             results = work([item for item, _, _ in waiting])
         except Exception as exc:

@@ -7,8 +7,11 @@ import logging
 import re
 import secrets
 import time
-from collections.abc import Awaitable, Callable, Collection, MutableMapping
+from collections.abc import Awaitable, Callable, Collection, Mapping, MutableMapping
 from typing import Any
+
+from starlette.requests import Request
+from starlette.responses import Response
 
 from services.detector import metrics, problems
 from services.detector.capacity import Place
@@ -47,6 +50,7 @@ class Guard:
         routes: its paths; any other is counted as `other`, so that strangers cannot make metric series.
         place: the place that a request of this path needs, if any. It is taken here, and not in the application, since
             refusing must stay cheap when most are refused.
+        direct: (method, path) → what answers it without the application: from a request to a response.
         keys: who may ask; None for everybody.
         public: paths that need no key.
     """
@@ -56,12 +60,14 @@ class Guard:
         app: App,
         routes: Collection[str],
         place: Callable[[str], Place | None],
+        direct: Mapping[tuple[str, str], Callable[[Request], Awaitable[Response]]],
         keys: Keys | None = None,
         public: Collection[str] = (),
     ) -> None:
         self.app = app
         self.routes = frozenset(routes)
         self.place = place
+        self.direct = direct
         self.keys = keys
         self.public = frozenset(public)
 
@@ -90,7 +96,11 @@ class Guard:
                 key = self.keys.check(scope["headers"])
             if place:
                 place.take()
-            await self.app(scope, receive, answer)
+            if endpoint := self.direct.get((scope["method"], scope["path"])):
+                response = await endpoint(Request(scope, receive))
+                await response(scope, receive, answer)
+            else:
+                await self.app(scope, receive, answer)
         except ProblemError as exc:
             told = told and exc.code != "overloaded"  # counted; a line for each would add to the load
             await problems.response(exc.code, exc.detail, request_id, exc.headers)(scope, receive, answer)

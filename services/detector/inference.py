@@ -59,10 +59,8 @@ def score(served: Served, pixels: np.ndarray) -> list[float]:
     """P(REAL) of images (N, S, S, 3) uint8, counted as predictions."""
     with metrics.stage("model"):
         probabilities = served.detector.score(pixels)[1].tolist()
-    version = str(served.version.version)
     for probability in probabilities:
-        metrics.predictions_total.labels(served.detector.label(probability), version).inc()
-        metrics.probability_real.observe(probability)
+        metrics.predicted(served.detector.label(probability), probability, served.version.version)
     return probabilities
 
 

@@ -65,14 +65,31 @@ def answered(route: str, status: int, seconds: float) -> None:
     duration.observe(seconds)
 
 
+@cache
+def of_stage(name: str) -> Histogram:
+    """Seconds of one stage of a request: queue, decode, preprocess, model, explain or encode."""
+    return stage_seconds.labels(name)
+
+
 @contextmanager
 def stage(name: str) -> Iterator[None]:
-    """Measure one stage of a request: queue, decode, preprocess, model, explain or encode."""
+    """Measure one stage of a request."""
     start = time.perf_counter()
     try:
         yield
     finally:
-        stage_seconds.labels(name).observe(time.perf_counter() - start)
+        of_stage(name).observe(time.perf_counter() - start)
+
+
+@cache
+def _predictions(label: str, model_version: int) -> Counter:
+    return predictions_total.labels(label, str(model_version))
+
+
+def predicted(label: str, probability: float, model_version: int) -> None:
+    """Count a verdict."""
+    _predictions(label, model_version).inc()
+    probability_real.observe(probability)
 
 
 class ChampionFacts(Collector):
