@@ -24,7 +24,8 @@ from cifake_core.registry.artifacts import fetch, resolve
 from cifake_core.settings import FAKE
 from cifake_core.storage import Store
 
-REPLACED = 0.4  # the largest share of the commonest generator's rows of a split that give way
+UNKNOWN = "unknown"  # the object class of images that nobody has told it of
+UNKNOWN_SHARE = 0.4  # of a split's FAKE rows, the most that may be of unknown class
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
 
 
@@ -78,7 +79,7 @@ def prepare(
         raise ConfigurationError(
             f"{images}: {len(order)} images that are new; {count} to train on leaves none for the other part"
         )
-    room = {split: int(REPLACED * len(_commonest(splits[split]))) for split in dataset.SPLITS}
+    room = {split: _room(table) for split, table in splits.items()}
     if count > room["train"] or not room["test"]:
         raise ConfigurationError(
             f"dataset version {manifest.version} has room for {room['train']} images to train on and {room['test']} "
@@ -88,8 +89,8 @@ def prepare(
     rng = np.random.default_rng(seed)
     for split, digests in parts.items():
         table, rows = splits[split], [_row(digest, unique[digest], generator) for digest in digests]  # type: ignore[index]
-        leave = rng.choice(_commonest(table), len(rows), replace=False)
-        table = pa.concat_tables([table.take(np.delete(np.arange(table.num_rows), leave)), records.make_table(rows)])
+        stay = np.delete(np.arange(table.num_rows), _leaving(table, len(rows), rng))
+        table = pa.concat_tables([table.take(stay), records.make_table(rows)])
         splits[split] = table.take(rng.permutation(table.num_rows))  # type: ignore[index]
     parameters = {**manifest.parameters, "hardened_from": manifest.version, "generator": generator, "seed": seed}
     made = dataset.write(store, splits, parameters, notes=manifest.notes, parent=manifest.version)
@@ -158,18 +159,40 @@ def _read(images: str) -> list[bytes]:
     return [file.read_bytes() for file in files]
 
 
+def _column(table: pa.Table, name: str) -> np.ndarray:
+    return np.array([str(each) for each in table[name].to_pylist()])
+
+
 def _commonest(table: pa.Table) -> np.ndarray:
-    """Where a split's rows of its commonest generator are."""
-    generators = np.array(table["generator"].to_pylist(), dtype=object)
-    names, rows = np.unique(generators[generators != None].astype(str), return_counts=True)  # noqa: E711
-    return np.flatnonzero(generators == names[rows.argmax()]) if len(names) else np.array([], int)
+    """Where a split's FAKE rows of their commonest generator are."""
+    generators, fake = _column(table, "generator"), table["label"].to_numpy() == FAKE
+    names, rows = np.unique(generators[fake], return_counts=True)
+    return np.flatnonzero(fake & (generators == names[rows.argmax()])) if len(names) else np.array([], int)
+
+
+def _room(table: pa.Table) -> int:
+    """How many new images of unknown class a split can take in place of old ones."""
+    fake = table["label"].to_numpy() == FAKE
+    unknown = int((_column(table, "class")[fake] == UNKNOWN).sum())
+    return max(0, min(len(_commonest(table)) // 2, int(UNKNOWN_SHARE * fake.sum()) - unknown))
+
+
+def _leaving(table: pa.Table, count: int, rng: np.random.Generator) -> np.ndarray:
+    """So many rows of the commonest generator, drawn from whichever object class has most left."""
+    rows = rng.permutation(_commonest(table))
+    classes = _column(table, "class")[rows]
+    left = np.empty(len(rows), int)
+    for name in np.unique(classes):
+        where = np.flatnonzero(classes == name)
+        left[where] = np.arange(len(where), 0, -1)
+    return rows[np.argsort(-left, kind="stable")[:count]]
 
 
 def _row(digest: str, data: bytes, generator: str) -> dict[str, Any]:
     return {
         "image": {"bytes": data, "path": f"{generator}-{digest[:16]}.jpg"},
         "label": FAKE,
-        "class": "unknown",
+        "class": UNKNOWN,
         "source": "harden",
         "generator": generator,
         "encoder": codec.ENCODER,
