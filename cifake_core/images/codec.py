@@ -138,16 +138,24 @@ def is_canonical(data: bytes) -> bool:
     return data.startswith(_HEADER) and data.find(_END, len(_HEADER)) == len(data) - len(_END)
 
 
+def _decode_canonical(data: bytes) -> np.ndarray:
+    """Pixels (SIZE, SIZE, 3) uint8 of a file whose header is the codec's own: within all limits, nothing to turn."""
+    try:
+        return np.asarray(Image.open(io.BytesIO(data), formats=("JPEG",)))
+    except Exception as exc:
+        raise ImageRejectedError("corrupt", "the JPEG data is damaged or cut short") from exc
+
+
 def normalise(data: bytes) -> Normalised:
     """Bring any accepted image to the canonical form; canonical bytes are kept as they are.
 
     Raises:
         ImageRejectedError: as `decode`.
     """
+    if is_canonical(data):
+        return Normalised(data, _decode_canonical(data), "JPEG", SIZE, SIZE, resized=False, reencoded=False)
     decoded = decode(data)
     facts = (decoded.format, decoded.width, decoded.height)
-    if is_canonical(data):
-        return Normalised(data, decoded.pixels, *facts, resized=False, reencoded=False)
     small = resize(decoded.pixels)
     jpeg = encode(small)
     return Normalised(jpeg, decode(jpeg).pixels, *facts, resized=small is not decoded.pixels, reencoded=True)

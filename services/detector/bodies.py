@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from pydantic import ValidationError
 from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, MultipartState, parse_options_header
-from starlette.requests import ClientDisconnect, Request
+from starlette.requests import Request
 
 from cifake_core.client.answers import Feedback
 from cifake_core.settings import settings
@@ -51,7 +51,12 @@ async def read(request: Request, images: int = 1) -> Body:
     place: Place | None = request.state.place
     try:
         async with asyncio.timeout(BODY_SECONDS):
-            async for chunk in request.stream():
+            more = True
+            while more:
+                message = await request.receive()
+                if message["type"] == "http.disconnect":
+                    raise ProblemError("invalid_request", "the client went away before the body was complete")
+                chunk, more = message.get("body", b""), message.get("more_body", False)
                 total += len(chunk)
                 _held += len(chunk)
                 if total > limit:
@@ -64,8 +69,6 @@ async def read(request: Request, images: int = 1) -> Body:
     except TimeoutError as exc:
         detail = f"the body was not complete after {BODY_SECONDS:g} seconds"
         raise ProblemError("body_timeout", detail, {"Connection": "close"}) from exc
-    except ClientDisconnect as exc:
-        raise ProblemError("invalid_request", "the client went away before the body was complete") from exc
     finally:
         _held -= total
     if place:

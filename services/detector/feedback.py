@@ -60,6 +60,7 @@ class Verdicts:
     def __init__(self) -> None:
         self._background: Background[_Said] = Background("verdicts", self._write)
         self._purged = 0.0
+        self._writer: sqlite3.Connection | None = None  # kept: closing the last one makes SQLite tidy up its files
 
     def remember(self, answer: Served, request_id: str) -> None:
         """Keep an answer's verdicts for later feedback; costs the request a few microseconds."""
@@ -115,7 +116,8 @@ class Verdicts:
             return list(database.execute(_COUNTS))
 
     def _write(self, said: list[_Said]) -> None:
-        with self._open() as database:
+        self._writer = self._writer or _connect()
+        with self._writer as database:
             database.executemany("INSERT OR REPLACE INTO verdicts VALUES (?, ?, ?, ?, ?, ?)", said)
             if time.monotonic() - self._purged > PURGE_SECONDS:
                 oldest = time.time() - 86400 * settings().feedback_days
@@ -124,13 +126,17 @@ class Verdicts:
 
     @contextmanager
     def _open(self) -> Iterator[sqlite3.Connection]:
-        settings().home.mkdir(parents=True, exist_ok=True)
-        with closing(sqlite3.connect(settings().home / "feedback.db", timeout=10)) as database:
-            database.execute("PRAGMA journal_mode = WAL")
-            database.execute("PRAGMA synchronous = NORMAL")
-            database.executescript(_SCHEMA)
-            with database:
-                yield database
+        with closing(_connect()) as database, database:
+            yield database
+
+
+def _connect() -> sqlite3.Connection:
+    settings().home.mkdir(parents=True, exist_ok=True)
+    database = sqlite3.connect(settings().home / "feedback.db", timeout=10)
+    database.execute("PRAGMA journal_mode = WAL")
+    database.execute("PRAGMA synchronous = NORMAL")
+    database.executescript(_SCHEMA)
+    return database
 
 
 class LiveAccuracy(Collector):

@@ -6,19 +6,22 @@ import json
 import logging
 import re
 import secrets
+import sys
 import time
 from collections.abc import Awaitable, Callable, Collection, Mapping, MutableMapping
+from datetime import UTC, datetime
 from typing import Any
 
 from starlette.requests import Request
 from starlette.responses import Response
 
+from cifake_core.settings import settings
 from services.detector import metrics, problems
 from services.detector.capacity import Place
 from services.detector.keys import Keys
 from services.detector.problems import ProblemError
 
-logger = logging.getLogger("bentoml.cifake.requests")
+logger = logging.getLogger("bentoml.cifake.guard")
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
@@ -70,6 +73,7 @@ class Guard:
         self.direct = direct
         self.keys = keys
         self.public = frozenset(public)
+        self.log = _request_log()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
@@ -81,7 +85,7 @@ class Guard:
         request_id = _request_id(scope)
         place = self.place(scope["path"])
         scope.setdefault("state", {}).update(request_id=request_id, place=place)
-        status, key, told = 0, None, logger.isEnabledFor(logging.INFO)
+        status, key, told = 0, None, self.log.isEnabledFor(logging.INFO)
 
         async def answer(message: Message) -> None:
             nonlocal status
@@ -114,13 +118,36 @@ class Guard:
             seconds = time.perf_counter() - start
             metrics.answered(route, status or 499, seconds)
             if told:
-                entry = {"request_id": request_id, "method": scope["method"], "route": route, "status": status}
-                logger.info("%s", json.dumps({**entry, "ms": round(seconds * 1000, 2), "key": key}))
+                entry = {
+                    "at": datetime.now(UTC).isoformat(timespec="milliseconds"),
+                    "request_id": request_id,
+                    "method": scope["method"],
+                    "route": route,
+                    "status": status,
+                    "ms": round(seconds * 1000, 2),
+                    "key": key,
+                }
+                self.log.info(json.dumps(entry))
+
+
+def _request_log() -> logging.Logger:
+    """Where each request is told: BentoML's log, with trace ids, when there are traces; else JSON on lines of its own.
+
+    The latter takes a fifth of the former's time.
+    """
+    if settings().tracing:
+        return logging.getLogger("bentoml.cifake.requests")
+    plain = logging.getLogger("cifake.requests")
+    plain.propagate = False
+    plain.setLevel(logging.getLogger("bentoml").getEffectiveLevel())
+    plain.handlers = [logging.StreamHandler(sys.stdout)]
+    return plain
 
 
 def _request_id(scope: Scope) -> str:
-    """The caller's own id when it is harmless, else a new one."""
+    """The caller's own id when it is harmless, else a new one; new ones ascend, so that tables keyed by them grow at
+    their end."""
     for name, value in scope["headers"]:
         if name == b"x-request-id" and _ID.fullmatch(value):
             return str(value.decode())
-    return secrets.token_hex(16)
+    return f"{time.time_ns():016x}{secrets.token_hex(8)}"

@@ -211,7 +211,8 @@ def _scored_all(served: Served, images: list[bytes]) -> list[Scored | ProblemErr
         except ProblemError as exc:
             prepared.append(exc)
     good = [each for each in prepared if not isinstance(each, ProblemError)]
-    scores = iter(score(served, np.stack([pixels for _, pixels in good])) if good else [])
+    pixels = [each for _, each in good]
+    scores = iter(score(served, pixels[0][None] if len(good) == 1 else np.stack(pixels)) if good else [])
     results: list[Scored | ProblemError] = []
     for each in prepared:
         if isinstance(each, ProblemError):
