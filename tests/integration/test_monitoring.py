@@ -10,7 +10,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -23,21 +23,11 @@ from cifake_core import pipeline_metrics
 from cifake_core.images import sources
 from cifake_core.settings import settings
 from tests.conftest import CHECKOUT, _free_ports
+from tests.waiting import wait_for
 
+SECONDS = 240  # for anything to happen, on a busy machine
 DASHBOARDS = CHECKOUT / "deploy/grafana/dashboards"
 pytestmark = pytest.mark.timeout(1500)
-
-
-def wait_for(ready: Callable[[], object], what: str, seconds: float = 240) -> None:
-    deadline = time.monotonic() + seconds
-    while True:
-        try:
-            if ready():
-                return
-        except httpx.HTTPError:
-            pass
-        assert time.monotonic() < deadline, f"waited too long for {what}"
-        time.sleep(0.3)
 
 
 @dataclass
@@ -62,7 +52,7 @@ class Watched:
         with (Path(self.environment["CIFAKE_HOME"]) / f"{name}.log").open("wb") as log:
             process = subprocess.Popen(command, env=self.environment, stdout=log, stderr=log, cwd=CHECKOUT)
         self.processes[name] = process
-        wait_for(lambda: process.poll() is not None or httpx.get(health, timeout=5).status_code == 200, name)
+        wait_for(lambda: process.poll() is not None or httpx.get(health, timeout=5).status_code == 200, SECONDS, name)
         assert process.poll() is None, f"{name} did not start"
 
     def query(self, expression: str) -> list[dict[str, Any]]:
@@ -165,7 +155,7 @@ def _work(stack: Watched) -> None:
     stack.start("detector", serve, f"{stack.service}/readyz")
     rows = sources.resolve().read("test", rows=60)["image"].to_pylist()
     with httpx.Client(base_url=stack.service, timeout=60) as client:
-        wait_for(lambda: stack.query('cifake_requests_total{route="/metrics"}'), "the first scrapes")
+        wait_for(lambda: stack.query('cifake_requests_total{route="/metrics"}'), SECONDS, "the first scrapes")
         for part in range(2):  # twice, with a scrape between: a rate needs a series that grows
             for row in rows[30 * part : 30 * part + 30]:
                 answer = client.post("/classify", content=row["bytes"]).json()
@@ -174,7 +164,7 @@ def _work(stack: Watched) -> None:
             assert client.post("/explain_map", content=rows[0]["bytes"]).status_code == 200
             assert client.post("/classify", content=b"not an image").status_code == 415
             seen = f'cifake_requests_total{{route="/explain_map"}} == {part + 1}'
-            wait_for(lambda seen=seen: stack.query(seen), "the next scrape")
+            wait_for(lambda seen=seen: stack.query(seen), SECONDS, "the next scrape")
 
 
 def panels() -> list[tuple[str, str, str]]:
@@ -195,7 +185,7 @@ def test_no_panel_is_without_data(watched: Watched):
         return not empty
 
     try:
-        wait_for(all_have_data, "data", 60)
+        wait_for(all_have_data, 60, "data")
     except AssertionError:
         pytest.fail("\n".join(map(str, empty)))
 
@@ -222,11 +212,11 @@ def test_an_alert_reaches_the_webhook_when_the_service_is_stopped(watched: Watch
         alerts = [alert for message in watched.told for alert in message["alerts"]]
         return [a for a in alerts if a["labels"]["alertname"] == "CifakeServiceDown" and a["status"] == status]
 
-    wait_for(lambda: heard("resolved"), "the end of the alert from before the service was started")
+    wait_for(lambda: heard("resolved"), SECONDS, "the end of the alert from before the service was started")
     watched.told.clear()
     watched.processes["detector"].terminate()
     watched.processes["detector"].wait(60)
-    wait_for(lambda: heard("firing"), "the alert")
+    wait_for(lambda: heard("firing"), SECONDS, "the alert")
     alert = heard("firing")[0]
     assert alert["labels"]["severity"] == "critical"
     assert (CHECKOUT / alert["annotations"]["runbook_url"]).exists()

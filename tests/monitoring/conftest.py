@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import subprocess
-import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
 from tests.conftest import CHECKOUT, _free_ports
+from tests.waiting import wait_for
 
 TOOLS = CHECKOUT / ".venv-prometheus"
 
@@ -25,14 +25,6 @@ def prometheus_tools() -> Path:
     if done.returncode:
         pytest.skip(done.stderr.strip())
     return TOOLS
-
-
-def wait_for(ready: Callable[[], object], what: str, seconds: float = 120) -> None:
-    """Poll until `ready` is true."""
-    deadline = time.monotonic() + seconds
-    while not ready():
-        assert time.monotonic() < deadline, f"waited too long for {what}"
-        time.sleep(0.1)
 
 
 def answers(url: str) -> bool:
@@ -50,7 +42,7 @@ def running(command: list[str | Path], folder: Path, health: str) -> Iterator[No
     with (folder / "log").open("ab") as log:
         process = subprocess.Popen(command, stdout=log, stderr=log, cwd=folder)
     try:
-        wait_for(lambda: answers(health) or process.poll() is not None, str(command[0]))
+        wait_for(lambda: answers(health) or process.poll() is not None, 120, str(command[0]))
         assert process.poll() is None, (folder / "log").read_text()[-2000:]
         yield
     finally:

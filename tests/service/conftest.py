@@ -7,19 +7,22 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import httpx
-import mlflow
 import numpy as np
 import pytest
 from PIL import Image
 
 from tests.conftest import MlflowServer
 from tests.tiny_bundle import write_tiny_bundle
+from tests.waiting import wait_for
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 # The serving environment has no TensorFlow; without it, this one does.
@@ -30,19 +33,6 @@ def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
-
-
-def wait_for(what: Callable[[], object], seconds: float = 60, message: str = "") -> None:
-    """Poll until `what` is true."""
-    deadline = time.monotonic() + seconds
-    while True:
-        try:
-            if what():
-                return
-        except httpx.HTTPError:
-            pass
-        assert time.monotonic() < deadline, message or "waited too long"
-        time.sleep(0.1)
 
 
 @dataclass
@@ -102,18 +92,25 @@ class Registry:
     server: MlflowServer
     folder: Path
 
+    @property
+    def api(self) -> MlflowClient:
+        """A client of the server."""
+        from mlflow import MlflowClient
+
+        return MlflowClient(self.server.url)
+
     def register(self, seed: int, damage: str = "", **tags: str) -> int:
         """Register the tiny bundle of a seed; returns its version. `damage` names an artefact to spoil afterwards."""
         bundle = write_tiny_bundle(self.folder / str(seed), seed, f"{seed:016x}")
         version = self.server.register(bundle, **tags)
         if damage:
-            run = mlflow.MlflowClient(self.server.url).get_model_version("cifake-detector", str(version)).run_id
+            run = self.api.get_model_version("cifake-detector", str(version)).run_id
             (artefact,) = self.server.folder.glob(f"artifacts/*/{run}/artifacts/detector/{damage}")
             artefact.write_bytes(b"not what it was")
         return version
 
     def promote(self, version: int) -> None:
-        mlflow.MlflowClient(self.server.url).set_registered_model_alias("cifake-detector", "champion", str(version))
+        self.api.set_registered_model_alias("cifake-detector", "champion", str(version))
 
 
 @pytest.fixture(scope="session")
