@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import numpy as np
-from scipy.fft import dctn
 
 from cifake_core.monitoring import features
 
@@ -63,6 +62,8 @@ def _steps(quality: int) -> np.ndarray:
 
 
 def _traces(luma: np.ndarray) -> dict[str, np.ndarray]:
+    from scipy.fft import dctn
+
     n, now = len(luma), _steps(75)
     blocks = luma.reshape(n, 4, 8, 4, 8).transpose(0, 1, 3, 2, 4)
     coefficients = dctn(blocks, axes=(3, 4), norm="ortho").reshape(n, 16, 64)[..., _LOW]
@@ -80,6 +81,8 @@ def _traces(luma: np.ndarray) -> dict[str, np.ndarray]:
 
 
 def _phash(luma: np.ndarray) -> np.ndarray:
+    from scipy.fft import dctn
+
     low = dctn(luma, axes=(1, 2))[:, :8, :8].reshape(len(luma), 64)
     bits = low > np.median(low[:, 1:], axis=1, keepdims=True)
     return np.packbits(bits, axis=1).view(np.uint64).ravel()

@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from scipy import stats
-from sklearn import calibration
-from sklearn import metrics as reference
 
 from cifake_core.errors import DatasetError
 from cifake_core.evaluation import metrics
@@ -22,6 +19,8 @@ def answers(request: pytest.FixtureRequest, rng: np.random.Generator) -> tuple[n
 
 @pytest.mark.parametrize("threshold", [0.3, 0.5, 0.8])
 def test_a_report_agrees_with_scikit_learn(answers: tuple[np.ndarray, np.ndarray], threshold: float) -> None:
+    from sklearn import metrics as reference
+
     labels, scores = answers
     said = scores >= threshold
     report = metrics.binary_report(labels, scores, threshold)
@@ -38,6 +37,8 @@ def test_a_report_agrees_with_scikit_learn(answers: tuple[np.ndarray, np.ndarray
 
 
 def test_reliability_agrees_with_scikit_learn(rng: np.random.Generator) -> None:
+    from sklearn import calibration
+
     scores = rng.random(3000)
     labels = (rng.random(3000) < scores**2).astype(int)
     mean, share, counts = metrics.reliability(labels, scores, bins=15)
@@ -83,6 +84,8 @@ def test_the_interval_of_shares_is_that_of_plain_resampling(rng: np.random.Gener
 
 
 def test_operating_points_keep_the_false_alarms_asked_for(rng: np.random.Generator) -> None:
+    from sklearn import metrics as reference
+
     labels = np.repeat([0, 1], 1000)
     scores = np.clip(rng.normal(0.3 + 0.4 * labels, 0.2), 0, 1)
     strict, loose = metrics.operating_points(labels, scores, (0.01, 0.05))
@@ -104,5 +107,7 @@ def test_abstaining_more_answers_fewer_images_more_rightly(rng: np.random.Genera
 
 @pytest.mark.parametrize(("better", "worse"), [(0, 0), (5, 1), (1, 5), (40, 20), (30, 30)])
 def test_mcnemar_is_the_exact_binomial_tail(better: int, worse: int) -> None:
+    from scipy import stats
+
     expected = stats.binom.sf(better - 1, better + worse, 0.5) if better + worse else 1
     assert metrics.mcnemar(better, worse) == pytest.approx(expected)

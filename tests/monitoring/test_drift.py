@@ -1,7 +1,6 @@
 import numpy as np
 import pytest
 from pydantic import ValidationError
-from scipy.stats import ks_2samp
 
 from cifake_core.monitoring import drift
 
@@ -27,6 +26,8 @@ def test_a_shift_of_one_deviation_is_seen(rng):
 
 
 def test_ks_of_histograms_bounds_that_of_the_samples_from_below(rng):
+    from scipy.stats import ks_2samp
+
     a, b = rng.normal(size=2000), rng.normal(0.4, 1, 2000)
     reference = drift.reference_histogram(a, bins=200)
     exact = ks_2samp(a, b).statistic

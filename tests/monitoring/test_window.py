@@ -1,6 +1,5 @@
 import numpy as np
 import pytest
-from scipy.stats import binomtest
 
 from cifake_core.monitoring import drift, features
 from cifake_core.monitoring.intervals import wilson
@@ -66,5 +65,7 @@ def test_features_see_blur_compression_and_colour(rng):
 
 @pytest.mark.parametrize(("successes", "trials"), [(0, 10), (7, 10), (10, 10), (960, 1000)])
 def test_wilson_agrees_with_scipy(successes, trials):
+    from scipy.stats import binomtest
+
     expected = binomtest(successes, trials).proportion_ci(0.95, method="wilson")
     assert wilson(successes, trials) == pytest.approx((expected.low, expected.high), abs=1e-4)

@@ -6,7 +6,6 @@ import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import mlflow
 import pytest
 
 from cifake_core.client.rollout import replicas, rollout, served
@@ -54,9 +53,9 @@ def test_a_version_that_cannot_be_served_is_rolled_back(registry: Registry, foll
     spoilt = registry.register(22 + 10 * kept)
     if kept:  # whole in this machine's cache, as after its judgement; the service has to download it
         fetch(resolve(str(spoilt)))
-    run = mlflow.MlflowClient(registry.server.url).get_run(resolve(str(spoilt)).run_id)
+    run = registry.api.get_run(resolve(str(spoilt)).run_id)
     Path(run.info.artifact_uri.removeprefix("file://"), "detector", "score.onnx").write_bytes(b"gone bad")
-    mlflow.MlflowClient(registry.server.url).set_registered_model_alias("cifake-detector", "previous", "1")
+    registry.api.set_registered_model_alias("cifake-detector", "previous", "1")
     registry.promote(spoilt)
     with pytest.raises(CheckFailedError, match=r"rolled back to version 1$") as caught:
         rollout(timeout=2, roll_back=True)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import mlflow
 import numpy as np
 import pytest
 
@@ -22,7 +21,7 @@ def _counted(service: Process, outcome: str) -> float:
 @pytest.fixture
 def challenged(registry: Registry, start_service: Callable[..., Process]) -> tuple[Process, int]:
     """A service whose challenger is another model, asked about every image."""
-    api = mlflow.MlflowClient(registry.server.url)
+    api = registry.api
     version = registry.register(31)
     api.set_registered_model_alias(MODEL, "challenger", str(version))
     service = start_service(registry.server.url, CIFAKE_SHADOW="1")
@@ -52,7 +51,7 @@ def test_the_challenger_scores_all_and_answers_none(
     log = shadowed.log.read_text()
     assert log.count(f'"challenger": {{"version": "{version}"') == disagreed
 
-    mlflow.MlflowClient(registry.server.url).delete_registered_model_alias(MODEL, "challenger")
+    registry.api.delete_registered_model_alias(MODEL, "challenger")
     wait_for(lambda: shadowed.get("/status").json()["challenger"] is None, 20)
     assert metric(shadowed, "cifake_shadow_version") == 0
 
@@ -62,7 +61,7 @@ def test_a_damaged_challenger_disturbs_nobody(
 ) -> None:
     shadowed, version = challenged
     spoilt = registry.register(32, damage="score.onnx")
-    api = mlflow.MlflowClient(registry.server.url)
+    api = registry.api
     api.set_registered_model_alias(MODEL, "challenger", str(spoilt))
     wait_for(lambda: "no challenger in the shadow" in shadowed.log.read_text(), 20)
     assert shadowed.post("/classify", content=photo).status_code == 200

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import mlflow
 import pytest
 
 from cifake_core.mlflow_client import client, experiment_id
@@ -17,6 +16,8 @@ def run_id(home) -> str:
 
 
 def test_a_run_is_tagged_with_the_verdict_and_holds_the_page(run_id, clean, write, run, store: Store, tmp_path):
+    import mlflow
+
     manifest = write(clean())
     verdict = run(manifest, "shards")
     tags = link(store, manifest.version, run_id)
