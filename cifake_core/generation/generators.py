@@ -48,7 +48,8 @@ class Generator:
     """One entry of the table.
 
     Attributes:
-        backend: which module runs it: `embedded` (ONNX Runtime) or `diffusers` (PyTorch).
+        backend: which module runs it: `embedded` (ONNX Runtime), `collage` (NumPy), `gan`, `pixel`
+            or `diffusers` (PyTorch).
         told: what conditions an image: its `class` or a `prompt`.
         steps, guidance: sampler steps and classifier-free guidance scale.
         scheduler: the sampler; for diffusers a scheduler class, put in place of the repository's own if that differs.
@@ -59,7 +60,7 @@ class Generator:
     """
 
     name: str
-    backend: Literal["embedded", "diffusers"]
+    backend: Literal["embedded", "collage", "gan", "pixel", "diffusers"]
     told: Literal["class", "prompt"]
     steps: int
     guidance: float
@@ -86,6 +87,12 @@ GENERATORS = {
     generator.name: generator
     for generator in (
         Generator("embedded", "embedded", "class", steps=6, guidance=3.5, scheduler="flow-adams-bashforth"),
+        Generator("collage", "collage", "class", steps=1, guidance=1.0, scheduler="none", revision="1"),
+        *(
+            Generator(name, "gan", "class", steps=1, guidance=1.0, scheduler="none")
+            for name in ("dcgan", "dcgan-8", "sngan-4", "lsgan-8")
+        ),
+        Generator("pixel-diffusion", "pixel", "class", steps=12, guidance=1.0, scheduler="ddim-from-half-noise"),
         _diffusers("stable-diffusion-v1-4", _SD14, 50, 7.5, "PNDMScheduler", **_SD14_MORE),
         _diffusers("stable-diffusion-v1-4-dpm", _SD14, 20, 7.5, "DPMSolverMultistepScheduler", **_SD14_MORE),
         _diffusers("lcm-dreamshaper-v7", "SimianLuo/LCM_Dreamshaper_v7", 4, 8.0, "LCMScheduler", checked=True),
@@ -118,6 +125,12 @@ def revision(generator: Generator) -> str:
         from cifake_core.generation import embedded
 
         return embedded.weights().version
+    if generator.backend == "collage":
+        return generator.revision
+    if generator.backend in ("gan", "pixel"):
+        from cifake_core.generation import trained
+
+        return trained.revision(generator.name)
     from cifake_core.generation import model_files
 
     return model_files.revision(generator)
@@ -137,6 +150,18 @@ def open_backend(generator: Generator, threads: int = 0) -> Backend:
         from cifake_core.generation import embedded
 
         return embedded.Embedded(generator, threads)
+    if generator.backend == "collage":
+        from cifake_core.generation import collage
+
+        return collage.Collage(generator, threads)
+    if generator.backend == "gan":
+        from cifake_core.generation import gan
+
+        return gan.Gan(generator, threads)
+    if generator.backend == "pixel":
+        from cifake_core.generation import pixel_diffusion
+
+        return pixel_diffusion.PixelDiffusion(generator, threads)
     from cifake_core.generation import stable_diffusion
 
     return stable_diffusion.StableDiffusion(generator, threads)

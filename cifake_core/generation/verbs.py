@@ -97,7 +97,7 @@ def _generate(
 def _enter_torch_environment(generator: str) -> None:
     from cifake_core.generation import generators, torch_environment
 
-    if generators.named(generator).backend == "diffusers":
+    if generators.named(generator).backend not in ("embedded", "collage"):
         torch_environment.enter()
 
 
@@ -179,33 +179,53 @@ def run_verb(plan_name: str, shards: tuple[str, ...], workers: int, batch: int |
 
 
 @verb("train")
+@click.option("--generator", default="embedded", show_default=True, metavar="NAME", help="One that is trained here.")
 @_FOLDER
 @click.option(
-    "--autoencoder-steps", type=_ROWS, default=1100, show_default=True, help="Optimizer steps in all, 64 images each."
+    "--autoencoder-steps", type=_ROWS, default=1100, show_default=True, help="Of `embedded`: 64 images each, in all."
 )
-@click.option("--steps", type=_ROWS, default=22_000, show_default=True, help="The same for the denoiser.")
+@click.option("--steps", type=_ROWS, help="Optimizer steps in all. Default: 22,000 for `embedded`, else 6,000.")
 @_THREADS
 @_SEED
-def train_verb(folder: Path | None, autoencoder_steps: int, steps: int, threads: int, seed: int) -> Any:
-    """Train the embedded generator on real images; goes on where it was left. Hours, on a CPU.
+def train_verb(
+    generator: str, folder: Path | None, autoencoder_steps: int, steps: int | None, threads: int, seed: int
+) -> Any:
+    """Train a generator on real images; goes on where it was left. Hours, on a CPU; half an hour for the small ones.
 
-    The last fifth of the denoiser's steps lowers the learning rate: to prolong a training, ask for more steps.
+    \b
+    cifake generate train --generator embedded
+    cifake generate train --generator sngan-4 --steps 3000
+
+    `embedded` (whose weights ship), `dcgan`, `dcgan-8`, `sngan-4`, `lsgan-8` and `pixel-diffusion` are trained here.
+    The last fifth of the steps of `embedded` lowers its learning rate: to prolong a training, ask for more steps.
     """
+    from cifake_core.errors import ConfigurationError
     from cifake_core.generation import embedded_training as training
-    from cifake_core.generation import real, torch_environment
+    from cifake_core.generation import gan, generators, pixel_diffusion, real, torch_environment, trained
 
+    backend = generators.named(generator).backend
+    if backend in ("diffusers", "collage"):
+        raise ConfigurationError(f"generator {generator!r} is not trained here; see `cifake generate train --help`")
     torch_environment.enter()
     training.prepare(threads)
     images, classes = real.read("train")
-    folder = folder or _default_folder()
-    training.train(
-        images,
-        classes,
-        folder,
-        training.Stage(steps=autoencoder_steps, learning_rate=2e-3, seed=seed),
-        training.Stage(steps=steps, learning_rate=5e-4, seed=seed),
-    )
-    return {"folder": str(folder), "images": len(images), "autoencoder_steps": autoencoder_steps, "steps": steps}
+    said = {"generator": generator, "images": len(images)}
+    if backend == "embedded":
+        folder, steps = folder or _default_folder(), 22_000 if steps is None else steps
+        training.train(
+            images,
+            classes,
+            folder,
+            training.Stage(steps=autoencoder_steps, learning_rate=2e-3, seed=seed),
+            training.Stage(steps=steps, learning_rate=5e-4, seed=seed),
+        )
+        return {**said, "folder": str(folder), "autoencoder_steps": autoencoder_steps, "steps": steps}
+    folder, steps = folder or trained.folder(generator), 6_000 if steps is None else steps
+    if backend == "gan":
+        gan.train(generator, images, classes, folder, steps, seed)
+    else:
+        pixel_diffusion.train(images, folder, steps, seed)
+    return {**said, "folder": str(folder), "steps": steps}
 
 
 @verb("export")

@@ -12,13 +12,14 @@ import logging
 import math
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from cifake_core.errors import ConfigurationError
 from cifake_core.storage import Store
 from cifake_core.training import topologies
 from cifake_core.training.augmentation import Augmentation, augment
@@ -35,21 +36,47 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
+class Group:
+    """Rows (K,) of which an epoch shows `count`, in turn: every one before any again."""
+
+    rows: np.ndarray
+    count: int
+
+    def taken(self, seed: int, number: int, epoch: int) -> np.ndarray:
+        """The rows for an epoch, (count,); they depend on the arguments only."""
+        place = np.arange(epoch * self.count, (epoch + 1) * self.count)
+        turn, place = np.divmod(place, len(self.rows))
+        orders = {t: np.random.default_rng([seed, number, t]).permutation(self.rows) for t in np.unique(turn)}
+        return np.concatenate([orders[t][place[turn == t]] for t in orders])
+
+
+@dataclass(frozen=True)
 class Arrays:
     """Decoded images (N, 32, 32, 3) uint8 and labels (N,), FAKE 0 and REAL 1.
 
-    `repeats` (N,) says how often an epoch shows each; None: once.
+    `repeats` (N,) says how often an epoch shows each; None: once. `groups` say instead of how many to show some.
     """
 
     images: np.ndarray
     labels: np.ndarray
     repeats: np.ndarray | None = None
+    groups: tuple[Group, ...] = ()
 
     @property
-    def order(self) -> np.ndarray:
-        """The rows of one epoch, not yet shuffled."""
-        rows = np.arange(len(self.labels))
-        return rows if self.repeats is None else np.repeat(rows, self.repeats)
+    def count(self) -> int:
+        """Images an epoch shows."""
+        if self.groups:
+            return sum(group.count for group in self.groups)
+        return len(self.labels) if self.repeats is None else int(self.repeats.sum())
+
+    def order(self, seed: int, epoch: int) -> np.ndarray:
+        """The rows of one epoch, shuffled."""
+        if self.groups:
+            rows = np.concatenate([group.taken(seed, i, epoch) for i, group in enumerate(self.groups)])
+        else:
+            rows = np.arange(len(self.labels))
+            rows = rows if self.repeats is None else np.repeat(rows, self.repeats)
+        return np.random.default_rng([seed, epoch]).permutation(rows)
 
 
 def generator_repeats(generators: Sequence[str | None], share: float) -> np.ndarray:
@@ -61,6 +88,23 @@ def generator_repeats(generators: Sequence[str | None], share: float) -> np.ndar
     for kind, count in zip(kinds, counts, strict=True):
         repeats[names == kind] = max(1, math.ceil(share * fake.sum() / count))
     return repeats
+
+
+def mixed(generators: Sequence[str | None], mixture: Mapping[str, float]) -> tuple[Group, ...]:
+    """All REAL rows (None), and as many FAKE ones, by each generator of the mixture its share.
+
+    Raises:
+        ConfigurationError: the rows lack a generator of the mixture, or have one that is not in it.
+    """
+    names = np.array([name or "" for name in generators])
+    if different := set(mixture) ^ (set(names) - {""}):
+        raise ConfigurationError(
+            f"mixture names {', '.join(sorted(mixture))}, the dataset version's FAKE are by "
+            f"{', '.join(sorted(set(names) - {''}))}: they differ in {', '.join(sorted(different))}"
+        )
+    real = np.flatnonzero(names == "")
+    fakes = [Group(np.flatnonzero(names == name), round(share * len(real))) for name, share in sorted(mixture.items())]
+    return Group(real, len(real)), *fakes
 
 
 @dataclass(frozen=True)
@@ -103,7 +147,7 @@ def fit(
     if start:
         model.set_weights(start.get_weights())
     average = Average(model, options.average) if options.average else None
-    optimizer = _optimizer(options, math.ceil(len(train.order) / options.batch_size))
+    optimizer = _optimizer(options, math.ceil(train.count / options.batch_size))
     optimizer.build(model.trainable_variables)
     metrics = [keras.metrics.BinaryAccuracy("accuracy"), keras.metrics.Precision(), keras.metrics.Recall()]
     for metric, name in zip(metrics, ("accuracy", "precision", "recall"), strict=True):
@@ -120,7 +164,7 @@ def fit(
             log.info("stopping early: no lower loss in %d epochs", options.patience)
             break
         started = time.perf_counter()
-        order = np.random.default_rng([options.seed, epoch]).permutation(train.order)
+        order = train.order(options.seed, epoch)
         logs = model.fit(
             feed(order, options.seed, epoch),
             initial_epoch=epoch,

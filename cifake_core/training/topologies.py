@@ -127,11 +127,13 @@ def _bird_lotfi(x: keras.KerasTensor) -> keras.KerasTensor:
     return _grid(x, filters=32, convolutions=2, units=64, dense=1)
 
 
-def _convolution(x: keras.KerasTensor, filters: int, size: int = 3, name: str | None = None) -> keras.KerasTensor:
-    """Padded convolution, batch normalisation, ReLU; stride 1 everywhere, for the evidence sits in fine detail."""
+def _convolution(
+    x: keras.KerasTensor, filters: int, size: int = 3, name: str | None = None, strides: int = 1
+) -> keras.KerasTensor:
+    """Padded convolution, batch normalisation, ReLU; stride 1 nearly everywhere, for the evidence is fine detail."""
     from keras import layers
 
-    x = layers.Conv2D(filters, size, padding="same", use_bias=False, kernel_initializer="he_normal")(x)
+    x = layers.Conv2D(filters, size, strides, padding="same", use_bias=False, kernel_initializer="he_normal")(x)
     return layers.ReLU(name=name)(layers.BatchNormalization(momentum=0.9)(x))
 
 
@@ -157,6 +159,16 @@ def _house(x: keras.KerasTensor, widths: tuple[int, int, int], repeats: tuple[in
         x = _convolution(x, filters, name=None if pairs else f"block{(number := number + 1)}")
         for _ in range(pairs):
             x = _residual(x, f"block{(number := number + 1)}")
+    return layers.Concatenate()([layers.GlobalAveragePooling2D()(x), layers.GlobalMaxPooling2D()(x)])
+
+
+@topology("house-xs")
+def _house_xs(x: keras.KerasTensor) -> keras.KerasTensor:
+    """The quick house detector: half resolution from the first, strided convolution on, which loses no detail."""
+    from keras import layers
+
+    x = _convolution(_convolution(x, 36, 4, strides=2), 48, name="block1")
+    x = _residual(_convolution(layers.MaxPooling2D(2)(x), 80), "block2")
     return layers.Concatenate()([layers.GlobalAveragePooling2D()(x), layers.GlobalMaxPooling2D()(x)])
 
 

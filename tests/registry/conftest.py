@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from cifake_core.images.dataset import Manifest
+from cifake_core.registry import promotion
 from cifake_core.settings import settings
 from cifake_core.storage import Store
 from tests.conftest import MlflowServer
@@ -43,7 +44,18 @@ class Field:
 
 
 @pytest.fixture
-def field(mlflow: MlflowServer, store: Store, tmp_path: Path) -> Callable[..., Field]:
+def policy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """This process's gate: the shipped one, but that it damages 40 images, not all of them, in each of 15 ways."""
+    shipped = promotion.POLICY.read_text()
+    assert "damage_rows: 2000 " in shipped
+    file = tmp_path / "gates.yaml"
+    file.write_text(shipped.replace("damage_rows: 2000 ", "damage_rows: 40 "))
+    monkeypatch.setattr(promotion, "POLICY", file)
+    return file
+
+
+@pytest.fixture
+def field(mlflow: MlflowServer, store: Store, tmp_path: Path, policy: Path) -> Callable[..., Field]:
     """`field(right, …, rows=400)`: models that answer test images rightly where their functions say so."""
 
     def make(*right: Callable[[int, int, str], bool], rows: int = 400, validated: bool = True) -> Field:

@@ -44,11 +44,11 @@ def test_below_the_floor_is_refused_even_without_a_champion(field: MakeField) ->
     assert any("at least 60.00 %" in why for why in _refused("1"))
 
 
-def test_a_gain_below_the_minimum_is_refused(field: MakeField, tmp_path: Path) -> None:
+def test_a_gain_below_the_minimum_is_refused(field: MakeField, tmp_path: Path, policy: Path) -> None:
     field(share(0.9), share(0.95))
     promote("1")
     strict = tmp_path / "strict.yaml"
-    strict.write_text(POLICY.read_text().replace("minimum_gain: 0.0", "minimum_gain: 0.1"))
+    strict.write_text(policy.read_text().replace("minimum_gain: 0.0", "minimum_gain: 0.1"))
     assert ["10.00 points or more" in why for why in _refused(policy=strict)] == [True]
 
 
@@ -105,15 +105,15 @@ def test_a_broken_champion_is_named_and_may_be_overruled(field: MakeField) -> No
     assert promote("2", force=True, reason="the champion is broken")["promoted"]
 
 
-def test_heatmaps_that_became_untrue_are_refused(field: MakeField, tmp_path: Path) -> None:
+def test_heatmaps_that_became_untrue_are_refused(field: MakeField, policy: Path) -> None:
     f = field(share(0.9), share(0.97))
     promote("1")
-    policy = tmp_path / "gates.yaml"  # one mean gradient a channel, as Grad-CAM takes it, says nothing of these models
-    policy.write_text(POLICY.read_text().replace("method: gradcam", "method: hirescam"))
+    # One mean gradient a channel, as Grad-CAM takes it, says nothing of these models.
+    policy.write_text(policy.read_text().replace("method: gradcam", "method: hirescam"))
     astray = f.add(1, "astray", gain=voting.calibrated_gain(share(0.97), 400), changed="gradients")
-    (reason,) = _refused(str(astray), policy=policy)
+    (reason,) = _refused(str(astray))
     assert reason.startswith("heatmaps by hirescam score ")
-    assert promote("2", policy=policy)["promoted"]
+    assert promote("2")["promoted"]
 
 
 def test_an_unknown_threshold_is_refused(tmp_path: Path) -> None:
@@ -127,12 +127,11 @@ def test_an_unknown_threshold_is_refused(tmp_path: Path) -> None:
             load_policy(tmp_path / "gates.yaml")
 
 
-def test_a_slice_the_policy_names_must_have_been_measured(field: MakeField, tmp_path: Path) -> None:
+def test_a_slice_the_policy_names_must_have_been_measured(field: MakeField, policy: Path) -> None:
     field(share(0.8), share(0.95))
     promote("1")
-    policy = tmp_path / "gates.yaml"
-    policy.write_text(POLICY.read_text().replace("overrides: {}", "overrides: {'unseen:gan': 0.02}"))
-    assert ["not measured: unseen:gan" in why for why in _refused(policy=policy)] == [True]
+    policy.write_text(policy.read_text().replace("overrides: {}", "overrides: {'unseen:gan': 0.02}"))
+    assert ["not measured: unseen:gan" in why for why in _refused()] == [True]
 
 
 def test_the_shipped_policy_is_readable() -> None:

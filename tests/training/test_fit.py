@@ -1,8 +1,9 @@
 import numpy as np
 import pytest
 
+from cifake_core.errors import ConfigurationError
 from cifake_core.training import topologies
-from cifake_core.training.fit import CHECKPOINT, Arrays, fit, generator_repeats
+from cifake_core.training.fit import CHECKPOINT, Arrays, fit, generator_repeats, mixed
 from cifake_core.training.options import Options
 
 OPTIONS = Options(topology="bird-lotfi", epochs=3, batch_size=8, seed=3)
@@ -73,8 +74,29 @@ def test_a_rare_generators_images_are_repeated_up_to_their_share():
     repeats = generator_repeats(generators, 0.3)
     assert repeats.tolist() == [1] * 90 + [3] * 10 + [1] * 100
     rows = Arrays(np.zeros((200, 32, 32, 3), np.uint8), np.zeros(200), repeats)
-    assert np.bincount(rows.order).tolist() == repeats.tolist()
+    assert np.bincount(rows.order(0, 0)).tolist() == repeats.tolist()
+    assert rows.count == repeats.sum()
     assert generator_repeats(generators, 0).tolist() == [1] * 200
+
+
+def test_a_mixture_shows_as_many_fake_as_real_each_generator_its_share():
+    generators = [None] * 40 + ["sd"] * 60 + ["gan"] * 10
+    groups = mixed(generators, {"sd": 0.75, "gan": 0.25})
+    rows = Arrays(np.zeros((110, 32, 32, 3), np.uint8), np.zeros(110), groups=groups)
+    epochs = [rows.order(3, epoch) for epoch in range(2)]
+    for order in epochs:
+        shown = np.bincount(order, minlength=110)
+        assert (shown[:40] == 1).all()
+        assert (shown[40:100].sum(), shown[100:].sum()) == (30, 10)
+        assert len(order) == rows.count == 80
+    assert (np.bincount(np.concatenate(epochs), minlength=110)[40:100] == 1).all()  # all before any again
+    np.testing.assert_array_equal(epochs[1], rows.order(3, 1))
+    assert (rows.order(4, 1) != epochs[1]).any()
+
+
+def test_a_mixture_of_other_generators_than_the_datasets_is_refused():
+    with pytest.raises(ConfigurationError, match="they differ in gan"):
+        mixed([None, "sd"], {"sd": 0.5, "gan": 0.5})
 
 
 def test_an_epoch_shows_repeated_rows_more_often(rows):

@@ -41,6 +41,8 @@ def test_a_recipe_may_be_a_file_of_ones_own(tmp_path):
         ("topolgy: seed", "topolgy: Extra inputs are not permitted"),
         ("augmentation: {flip: 2}", r"augmentation.flip: Input should be less than or equal to 1"),
         ("augmentation: {damages: {melt: [1, 2]}}", r"augmentation.damages.melt.*: Input should be 'jpeg'"),
+        ("mixture: {a: 0.5, b: 0.2}", r"the shares of mixture add up to 0.700, not 1"),
+        ("mixture: {a: 1}\ngenerator_share: 0.1", r"mixture and generator_share both say how often"),
         ("- seed", "a recipe is a table of options"),
         ("a: [", "not a readable YAML file"),
     ],
@@ -52,7 +54,7 @@ def test_a_wrong_recipe_is_refused_with_what_is_wrong(tmp_path, text, message):
 
 
 def test_an_unknown_recipe_is_refused_with_the_known_ones():
-    with pytest.raises(ConfigurationError, match="no recipe 'house-xl'; known: harden, house-m, house-s"):
+    with pytest.raises(ConfigurationError, match="no recipe 'house-xl'; known: harden, house-m, house-s, zoo"):
         options("house-xl")
 
 

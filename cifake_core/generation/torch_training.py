@@ -1,0 +1,80 @@
+"""What trainings in PyTorch share: tensors of images, checkpoints replaced by rename, a journal."""
+
+from __future__ import annotations
+
+import csv
+import logging
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+log = logging.getLogger(__name__)
+
+
+def tensor(images: np.ndarray) -> Any:
+    """(N, 32, 32, 3) uint8 → (N, 3, 32, 32) float32 in [-1, 1]."""
+    import torch
+
+    return torch.from_numpy(images).permute(0, 3, 1, 2).float() / 127.5 - 1
+
+
+def pixels(batch: Any) -> np.ndarray:
+    """The way back, rounded."""
+    import torch
+
+    scaled = ((batch.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
+    return np.ascontiguousarray(scaled.permute(0, 2, 3, 1).numpy())
+
+
+def save(file: Path, step: int, state: dict[str, Any], **said: Any) -> None:
+    """Write modules, optimisers and dictionaries of tensors under their names, whole or not at all."""
+    import torch
+
+    partial = file.with_suffix(".partial")
+    plain = {name: part if isinstance(part, dict) else part.state_dict() for name, part in state.items()}
+    torch.save({"step": step, **said, **plain}, partial)
+    partial.replace(file)
+
+
+def restore(file: Path, state: dict[str, Any]) -> int:
+    """Put a checkpoint back into `state`, in place; returns the steps that were done, 0 without one."""
+    import torch
+
+    file.parent.mkdir(parents=True, exist_ok=True)
+    if not file.exists():
+        return 0
+    kept = torch.load(file, weights_only=True)
+    for name, part in state.items():
+        if isinstance(part, dict):
+            part.update(kept[name])
+        else:
+            part.load_state_dict(kept[name])
+    log.info("going on from step %d of %s", kept["step"], file)
+    return int(kept["step"])
+
+
+class Journal:
+    """Mean losses and speed, a CSV line each hundred steps."""
+
+    def __init__(self, file: Path, names: tuple[str, ...]) -> None:
+        self.file, self.names = file, names
+        self.rows: list[tuple[float, ...]] = []
+        self.since = time.monotonic()
+
+    def add(self, step: int, *losses: float) -> None:
+        """Note one step's losses."""
+        self.rows.append(losses)
+        if (step + 1) % 100:
+            return
+        means = np.mean(self.rows, 0)
+        seconds = (time.monotonic() - self.since) / len(self.rows)
+        new = not self.file.exists()
+        with self.file.open("a", newline="") as file:
+            writer = csv.writer(file)
+            if new:
+                writer.writerow(("step", *self.names, "seconds_per_step"))
+            writer.writerow((step + 1, *(f"{mean:.5f}" for mean in means), f"{seconds:.3f}"))
+        log.info("step %d %s, %.3f s a step", step + 1, dict(zip(self.names, means.round(4), strict=True)), seconds)
+        self.rows, self.since = [], time.monotonic()
