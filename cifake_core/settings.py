@@ -99,6 +99,9 @@ class Settings(BaseSettings):
     shadow: float = Field(
         default=0, ge=0, le=1, description="Share of the traffic that the challenger scores too, for comparison only."
     )
+    shipped: bool = Field(
+        default=True, description="Whether the detector that ships with cifake answers while there is no champion."
+    )
     unseen: str | None = Field(
         default=None, description="Parquet file of tiles by generators that training never saw, for evaluation."
     )

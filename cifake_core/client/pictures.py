@@ -66,14 +66,14 @@ def _here(champion: str, options: dict[str, Any]) -> Callable[[bytes], bytes]:
     from cifake_core.client.answers import ExplainOptions
     from cifake_core.explain import explainer, overlay
     from cifake_core.images import codec
-    from cifake_core.registry.artifacts import fetch, resolve
+    from cifake_core.registry.artifacts import fetched
 
     try:
         chosen = ExplainOptions(**options)
     except ValidationError as exc:
         problem = exc.errors()[0]
         raise ConfigurationError(f"--{problem['loc'][0]}: {problem['msg']}") from exc
-    detector = Detector(fetch(resolve(champion)))
+    detector = Detector(fetched(champion)[1])
     info = detector.info
     try:
         blocks = explainer.choose_blocks([block.name for block in info.blocks], chosen.block)

@@ -21,7 +21,11 @@ service_option = click.option(
     "--service", metavar="URL", help="Ask this service; without it the registry's model runs in this process."
 )
 model_option = click.option(
-    "--model", default="champion", show_default=True, metavar="ALIAS|N", help="Which version to run in this process."
+    "--model",
+    default="champion",
+    show_default=True,
+    metavar="ALIAS|N|shipped",
+    help="Which version to run in this process; while there is no champion, the one that ships.",
 )
 
 

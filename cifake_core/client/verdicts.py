@@ -81,10 +81,10 @@ def _here(paths: list[str], champion: str) -> Iterator[Row]:
 
     from cifake_core.bundle import Detector
     from cifake_core.images import codec
-    from cifake_core.registry.artifacts import fetch, resolve
+    from cifake_core.registry.artifacts import fetched
 
-    version = resolve(champion)
-    detector = Detector(fetch(version))
+    version, folder = fetched(champion)
+    detector = Detector(folder)
     for start in range(0, len(paths), BATCH):
         part = paths[start : start + BATCH]
         rows: list[Row] = []

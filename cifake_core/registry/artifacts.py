@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import json
+import logging
 import os
 import shutil
 import tempfile
@@ -27,6 +28,9 @@ from cifake_core.settings import MODEL_NAME, PACKAGE, settings
 if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion as MlflowVersion
 
+logger = logging.getLogger("cifake.registry")
+
+SHIPPED = PACKAGE / "shipped"
 KEPT_BUNDLES = 16
 _IN_USE_SECONDS = 600  # a bundle or download this young may be another process's, still loading
 
@@ -255,9 +259,36 @@ def last_good() -> tuple[ModelVersion, Path] | None:
         return None
 
 
+def fetched(ref: str = "champion") -> tuple[ModelVersion, Path]:
+    """`resolve` and `fetch`; `champion` is the shipped detector while no version has that alias.
+
+    Args:
+        ref: an alias, a number, or `shipped`.
+
+    Raises:
+        NotRegisteredError, RegistryError, ModelError, StoreError.
+    """
+    kept = shipped() if ref in ("champion", "shipped") else None
+    if ref == "shipped" and kept:
+        return kept
+    try:
+        version = resolve(ref)
+    except NotRegisteredError:
+        if kept is None:
+            raise
+        logger.warning("no version is champion yet: the detector that ships with cifake answers, as version 0")
+        return kept
+    return version, fetch(version)
+
+
 def shipped() -> tuple[ModelVersion, Path] | None:
-    """The detector that ships with cifake, as version 0, and its bundle's folder; None where none does."""
-    folder = PACKAGE / "shipped" / bundle.ARTIFACT_PATH
+    """The detector that ships with cifake, as version 0, and its bundle's folder.
+
+    None where CIFAKE_SHIPPED turns it off, or there is none.
+    """
+    if not settings().shipped:
+        return None
+    folder = SHIPPED / bundle.ARTIFACT_PATH
     try:
         info = bundle.BundleInfo.model_validate_json((folder / bundle.FILE).read_text())
     except (OSError, ValidationError):

@@ -155,6 +155,40 @@ def webhook(url: str) -> Any:
     return register(url)
 
 
+def _render_import(shown: dict[str, Any]) -> str:
+    how = "registered" if shown["imported"] else "registered before"
+    number = shown["version"]
+    next_step = f"next: cifake promote --version {number} --dataset VERSION"
+    return f"the shipped detector is version {number} ({how})\n{next_step}"
+
+
+@verb("import", render=_render_import)
+def import_verb() -> Any:
+    """Register the detector that ships with cifake as a version: something to judge one's own against.
+
+    Until a version is champion, services and `cifake classify` use it anyhow.
+    """
+    from cifake_core.registry.ship import import_shipped
+
+    return import_shipped()
+
+
+@verb("ship")
+@click.option("--version", "ref", required=True, help="A version's number, or an alias.")
+@click.option("--out", type=click.Path(path_type=Path, file_okay=False), help="Default: into the package.")
+def ship_verb(ref: str, out: Path | None) -> Any:
+    """Put a version into the package as the detector to start with; threshold and abstain band by its validation split.
+
+    \b
+    cifake registry ship --version 3
+    """
+    from cifake_core.registry.ship import ship
+
+    return ship(ref, out)
+
+
+registry.add_command(import_verb)
+registry.add_command(ship_verb)
 registry.add_command(history)
 registry.add_command(verify)
 registry.add_command(webhook)
