@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 from collections.abc import Mapping
 from pathlib import Path
@@ -33,10 +34,17 @@ def run(environment: Mapping[str, str], program: str, *arguments: str, seconds: 
     return done.returncode, done.stdout + done.stderr
 
 
-def dags_test(environment: Mapping[str, str], dag: str, conf: Mapping[str, Any]) -> tuple[int, str]:
-    """`airflow dags test`, on a database made for it."""
-    code, said = run(environment, "airflow", "db", "migrate", seconds=600)
+def migrate(folder: Path) -> None:
+    """Make the database of an Airflow in `folder`."""
+    code, said = run(environment(folder), "airflow", "db", "migrate", seconds=600)
     assert code == 0, said[-3000:]
+
+
+def dags_test(environment: Mapping[str, str], dag: str, conf: Mapping[str, Any], database: Path) -> tuple[int, str]:
+    """`airflow dags test`, on a copy of a migrated database."""
+    home = Path(environment["AIRFLOW_HOME"])
+    home.mkdir(parents=True, exist_ok=True)
+    shutil.copy(database, home)
     return run(environment, "airflow", "dags", "test", dag, "--conf", json.dumps(conf))
 
 

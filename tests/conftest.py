@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import shutil
@@ -51,12 +52,22 @@ def _find_real_data() -> tuple[str | None, str]:
 REAL_DATA, REAL_DATA_REASON = _find_real_data()
 
 
-LONGEST = ("integration", "dags", "generation", "faults")  # begun first, so that no worker ends with one alone
+LONGEST = ("integration", "registry", "service", "dags", "training", "generation", "faults")
+# What takes many seconds of a processor to make: the files that use one of these run in one process.
+SHARED = ("mlflow_server", "registry", "torch_forks", "trained_bundle", "loaded", "clean")
 
 
+@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Order the folders."""
+    """Begin with what takes longest, so that no process ends with it alone, and say what belongs together."""
     items.sort(key=lambda item: LONGEST.index(room) if (room := item.path.parent.name) in LONGEST else len(LONGEST))
+    groups: dict[Path, str] = {}
+    for item in items:
+        used = [name for name in SHARED if name in getattr(item, "fixturenames", ())]
+        groups[item.path] = used[0] if used else groups.get(item.path, f"{item.path.parent.name}.{item.path.stem}")
+    for item in items:
+        if not item.get_closest_marker("xdist_group"):
+            item.add_marker(pytest.mark.xdist_group(groups[item.path]))
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
@@ -126,6 +137,23 @@ def trained_bundle(make_dataset: Callable[..., Manifest], tmp_path_factory: pyte
     export(model, folder / "detector", test.images, **named)
     model.save(folder / "model.keras")
     return folder / "detector"
+
+
+@pytest.fixture(scope="session")
+def airflow_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An empty database of Airflow, made once for all processes of this run: its migrations take seconds. Copy it."""
+    from tests import airflow_runs
+
+    folder = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        folder = folder.parent
+    database = folder / "airflow" / "airflow.db"
+    with (folder / "airflow.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not database.exists():
+            airflow_runs.migrate(folder / "making-airflow")
+            (folder / "making-airflow").rename(database.parent)
+    return database
 
 
 @pytest.fixture(autouse=True)

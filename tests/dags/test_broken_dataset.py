@@ -43,7 +43,7 @@ def source(tmp_path: Path) -> Path:
 
 
 def test_the_run_stops_at_the_gate_with_the_report_linked_and_mlflow_untouched(
-    source: Path, home: Path, tmp_path: Path
+    source: Path, home: Path, tmp_path: Path, airflow_database: Path
 ):
     api = client()  # a registry with a champion, to be left as it is
     run = api.create_run("0").info.run_id
@@ -55,7 +55,7 @@ def test_the_run_stops_at_the_gate_with_the_report_linked_and_mlflow_untouched(
 
     environment = airflow_runs.environment(tmp_path / "airflow", CIFAKE_DATA=str(source))
     conf = {"train_rows": 400, "test_rows": 100, "generator": "cifake"}
-    code, said = airflow_runs.dags_test(environment, "cifake_pipeline", conf)
+    code, said = airflow_runs.dags_test(environment, "cifake_pipeline", conf, airflow_database)
 
     assert code != 0, said[-3000:]
     refusal = re.search(

@@ -107,7 +107,7 @@ def test_the_demo_runs_the_pipeline_by_rest_and_shows_verdicts_of_the_served_cha
     assert "http://" not in page.replace(stack.airflow, "").replace(stack.service, "").replace("http://127.0.0.1", "")
 
 
-def test_airflow_dags_test_runs_the_same_pipeline(stack: Stack):
+def test_airflow_dags_test_runs_the_same_pipeline(stack: Stack, airflow_database: Path):
     state = requests.get(f"{stack.service}/status", timeout=10).json()
     assert state["ready"], state
     environment = airflow_runs.environment(
@@ -116,7 +116,7 @@ def test_airflow_dags_test_runs_the_same_pipeline(stack: Stack):
         MLFLOW_TRACKING_URI=f"http://127.0.0.1:{stack.environment['CIFAKE_MLFLOW_PORT']}",
         CIFAKE_SERVICE_URL=stack.service,
     )
-    code, said = airflow_runs.dags_test(environment, "cifake_pipeline", {**stack.conf, **WEAKER})
+    code, said = airflow_runs.dags_test(environment, "cifake_pipeline", {**stack.conf, **WEAKER}, airflow_database)
     assert code == 0, said[-3000:]
     # The weaker version did not take the champion's place, and the service never stopped answering.
     deadline = time.monotonic() + 30
