@@ -100,7 +100,7 @@ def follow(airflow: Airflow, run: str) -> None:
         if sys.stderr.isatty():
             now = ", ".join(name for name, each in tasks.items() if each["state"] == "running")
             click.echo(f"\r\033[K  … {now}", err=True, nl=False)
-        time.sleep(1)
+        time.sleep(2)  # each look keeps the API server busy
 
 
 def say(line: str) -> None:
