@@ -30,7 +30,7 @@ status: setup-ml ## Show what runs, datasets, runs, model versions
 
 test: ## Run the tests
 	@scripts/setup ml airflow serve generate
-	$(python) -m pytest -n $(WORKERS) --dist loadgroup --no-loadscope-reorder
+	$(python) -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 check: setup-ml ## Lint, format, types and the import rules
 	.venv/bin/ruff check .

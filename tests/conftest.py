@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
@@ -52,22 +52,35 @@ def _find_real_data() -> tuple[str | None, str]:
 REAL_DATA, REAL_DATA_REASON = _find_real_data()
 
 
-LONGEST = ("integration", "registry", "service", "dags", "training", "generation", "faults")
-# What takes many seconds of a processor to make: the files that use one of these run in one process.
-SHARED = ("mlflow_server", "registry", "torch_forks", "trained_bundle", "loaded", "clean")
+LONGEST = ("integration", "registry", "service", "dags", "training", "generation", "faults")  # begun first
+# Files that need the same thing which takes many seconds of a processor to make: an MLflow server, a service, a trained
+# model, a process with torch, Great Expectations. One process runs them all.
+TOGETHER = {
+    "registry": ("tests/registry/", "tests/faults/test_kill_promote.py", "tests/faults/test_promotion_faults.py"),
+    "service": ("tests/service/",),
+    "training": ("tests/training/", "tests/faults/test_kill_train.py", "tests/monitoring/test_drift_drill.py"),
+    "torch": tuple(f"tests/generation/test_{name}" for name in ("stable_diff", "torch_env", "training", "zoo")),
+    "dags": tuple(f"tests/dags/test_{name}" for name in ("pipeline", "registry_dags", "dataset_dag")),
+    "validation": ("tests/validation/",),
+}
 
 
-@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Begin with what takes longest, so that no process ends with it alone, and say what belongs together."""
+    """Begin with what takes longest, so that no process ends with it alone."""
     items.sort(key=lambda item: LONGEST.index(room) if (room := item.path.parent.name) in LONGEST else len(LONGEST))
-    groups: dict[Path, str] = {}
-    for item in items:
-        used = [name for name in SHARED if name in getattr(item, "fixturenames", ())]
-        groups[item.path] = used[0] if used else groups.get(item.path, f"{item.path.parent.name}.{item.path.stem}")
-    for item in items:
-        if not item.get_closest_marker("xdist_group"):
-            item.add_marker(pytest.mark.xdist_group(groups[item.path]))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """`--dist loadfile`, but that the files of TOGETHER are as one file."""
+    from xdist.scheduler import LoadFileScheduling
+
+    class Scheduling(LoadFileScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            file = super()._split_scope(nodeid)
+            return next((name for name, files in TOGETHER.items() if file.startswith(files)), file)
+
+    return Scheduling(config, log) if config.getvalue("dist") == "loadfile" else None
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
