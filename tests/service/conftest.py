@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 import httpx
 import numpy as np
 import pytest
+from cryptography.fernet import Fernet
 from PIL import Image
 
 from tests.conftest import MlflowServer
@@ -115,8 +116,14 @@ class Registry:
 
 @pytest.fixture(scope="session")
 def registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Registry]:
-    """MLflow with one champion: version 1, the tiny bundle of seed 0."""
-    made = Registry(MlflowServer.start(tmp_path_factory.mktemp("mlflow")), tmp_path_factory.mktemp("bundles"))
+    """MLflow, which may call services on this machine, with one champion: version 1, the tiny bundle of seed 0."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MLFLOW_WEBHOOK_ALLOWED_SCHEMES", "http,https")
+        patch.setenv("MLFLOW_WEBHOOK_ALLOW_PRIVATE_IPS", "true")
+        patch.setenv("MLFLOW_WEBHOOK_SECRET_ENCRYPTION_KEY", Fernet.generate_key().decode())
+        patch.setenv("MLFLOW_WEBHOOK_CACHE_TTL", "1")  # seconds until a new webhook is called
+        server = MlflowServer.start(tmp_path_factory.mktemp("mlflow"))
+    made = Registry(server, tmp_path_factory.mktemp("bundles"))
     try:
         made.promote(made.register(0, decision="promoted"))
         yield made
@@ -153,6 +160,14 @@ def start_service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable
 def service(registry: Registry, start_service: Callable[..., Process]) -> Process:
     """A service of the champion that all tests share; no test changes what it serves."""
     return start_service(registry.server.url, CIFAKE_POLL_SECONDS="3600")
+
+
+@pytest.fixture(scope="session")
+def two_workers(registry: Registry, start_service: Callable[..., Process]) -> Process:
+    """A service of two workers that follows the alias; whoever moves that moves it back to version 1."""
+    service = start_service(registry.server.url, CIFAKE_SERVICE_WORKERS="2", CIFAKE_SERVICE_QUEUE="256")
+    wait_for(lambda: metric(service, "cifake_ready") == 1)
+    return service
 
 
 @pytest.fixture(scope="session")

@@ -2,34 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import psutil
-import pytest
 
 from benchmarks.serve_hostile import attack, memory_mb, requests, workers
-from tests.service.conftest import Process, Registry, wait_for
+from tests.service.conftest import Process, wait_for
 
 REQUESTS = 300
 MAY_GROW_MB = 60  # what allocators keep
 
 
-@pytest.fixture(scope="module")
-def attacked(registry: Registry, start_service: Callable[..., Process]) -> Process:
-    return start_service(registry.server.url, CIFAKE_POLL_SECONDS="3600")
-
-
-def test_hostile_requests_do_no_harm(attacked: Process, photo: bytes) -> None:
-    port = int(attacked.url.rpartition(":")[2])
-    family = psutil.Process(attacked.popen.pid)
-    before, good = workers(family), attacked.post("/classify", content=photo).json()["probability_real"]
+def test_hostile_requests_do_no_harm(service: Process, photo: bytes) -> None:
+    port = int(service.url.rpartition(":")[2])
+    family = psutil.Process(service.popen.pid)
+    before, good = workers(family), service.post("/classify", content=photo).json()["probability_real"]
     attack(port, requests(1, 100))  # caches and thread stacks fill once
     base = memory_mb(family)
     outcome = attack(port, requests(0, REQUESTS))
     assert not outcome.wrong
     assert sum(outcome.statuses.values()) == REQUESTS
     assert workers(family) == before
-    assert attacked.post("/classify", content=photo).json()["probability_real"] == good
+    assert service.post("/classify", content=photo).json()["probability_real"] == good
     wait_for(lambda: memory_mb(family) < base + MAY_GROW_MB, 20, "the memory does not come back")
 
 

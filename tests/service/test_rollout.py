@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -15,11 +15,6 @@ from cifake_core.registry.artifacts import fetch, resolve
 from cifake_core.settings import settings
 from cifake_core.storage import Store
 from tests.service.conftest import Process, Registry, wait_for
-
-
-@pytest.fixture(scope="module")
-def two_workers(registry: Registry, start_service: Callable[..., Process]) -> Process:
-    return start_service(registry.server.url, CIFAKE_SERVICE_WORKERS="2")
 
 
 @pytest.fixture

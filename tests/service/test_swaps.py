@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
 
 import httpx
 
@@ -15,10 +14,10 @@ MOVES = 8
 
 
 def test_no_request_fails_and_every_answer_is_of_the_champion_or_the_one_before(
-    registry: Registry, start_service: Callable[..., Process], photo: bytes
+    registry: Registry, two_workers: Process, photo: bytes
 ) -> None:
     versions = [1, registry.register(41), registry.register(42)]
-    service = start_service(registry.server.url, CIFAKE_SERVICE_WORKERS="2", CIFAKE_SERVICE_QUEUE="256")
+    service = two_workers
     wait_for(lambda: metric(service, "cifake_ready") == 1 and served(service.url) == {1}, 60)
     champions = [(0.0, 1)]
     answers: list[tuple[float, float, int, int]] = []
@@ -46,7 +45,6 @@ def test_no_request_fails_and_every_answer_is_of_the_champion_or_the_one_before(
         for thread in asking:
             thread.join()
         registry.promote(1)
-        service.stop()
     assert {code for _, _, code, _ in answers} == {200}
     assert {version for _, _, _, version in answers} == set(versions)
     for sent, received, _, version in answers:

@@ -7,16 +7,14 @@ import hashlib
 import hmac
 import json
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import pytest
-from cryptography.fernet import Fernet
 
 from cifake_core.client.rollout import served
 from cifake_core.errors import ConfigurationError
 from cifake_core.registry.webhook import register
 from cifake_core.settings import settings
-from tests.conftest import MlflowServer
 from tests.service.conftest import Process, Registry, metric, wait_for
 
 SECRET = "between MLflow and the detector"
@@ -24,27 +22,10 @@ PATH = "/webhooks/mlflow"
 
 
 @pytest.fixture(scope="module")
-def calling_registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Registry]:
-    """An MLflow server that may call services on this machine."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("MLFLOW_WEBHOOK_ALLOWED_SCHEMES", "http,https")
-        patch.setenv("MLFLOW_WEBHOOK_ALLOW_PRIVATE_IPS", "true")
-        patch.setenv("MLFLOW_WEBHOOK_SECRET_ENCRYPTION_KEY", Fernet.generate_key().decode())
-        patch.setenv("MLFLOW_WEBHOOK_CACHE_TTL", "1")  # seconds until a new webhook is called
-        server = MlflowServer.start(tmp_path_factory.mktemp("mlflow"))
-    made = Registry(server, tmp_path_factory.mktemp("bundles"))
-    try:
-        made.promote(made.register(0))
-        yield made
-    finally:
-        server.stop()
-
-
-@pytest.fixture(scope="module")
-def workers(calling_registry: Registry, start_service: Callable[..., Process]) -> Process:
+def workers(registry: Registry, start_service: Callable[..., Process]) -> Process:
     """Two workers that would look at the alias once an hour."""
     service = start_service(
-        calling_registry.server.url,
+        registry.server.url,
         CIFAKE_SERVICE_WORKERS="2",
         CIFAKE_POLL_SECONDS="3600",
         CIFAKE_WEBHOOK_SECRET=SECRET,
@@ -54,8 +35,8 @@ def workers(calling_registry: Registry, start_service: Callable[..., Process]) -
 
 
 @pytest.fixture
-def connected(calling_registry: Registry, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", calling_registry.server.url)
+def connected(registry: Registry, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", registry.server.url)
     monkeypatch.setenv("CIFAKE_WEBHOOK_SECRET", SECRET)
     settings.cache_clear()
 
@@ -69,15 +50,15 @@ def delivery(body: bytes, secret: str = SECRET, at: float | None = None) -> dict
 
 
 def test_a_moved_alias_reaches_every_worker_without_a_poll(
-    calling_registry: Registry, workers: Process, connected: None
+    registry: Registry, workers: Process, connected: None
 ) -> None:
     done = register(workers.url + PATH)
     assert done["answered"] == 204
     assert register(workers.url + PATH)["id"] == done["id"]  # again: the same one
-    second = calling_registry.register(5)
-    calling_registry.promote(second)
+    second = registry.register(5)
+    registry.promote(second)
     wait_for(lambda: served(workers.url) == {second}, 30)
-    calling_registry.promote(1)
+    registry.promote(1)
     wait_for(lambda: served(workers.url) == {1}, 30)
     assert metric(workers, 'cifake_webhook_deliveries_total{outcome="looked"}') >= 2
 
