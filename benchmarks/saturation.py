@@ -31,19 +31,22 @@ def main() -> None:
         with common.detector_service(Path(folder), CIFAKE_SERVICE_SLOTS="2", CIFAKE_SERVICE_QUEUE="32") as (_, port):
             load.run(port, posts, 2)
             full = load.run(port, posts, options.seconds, 34)
+            at = load.run(port, posts, options.seconds, options.connections, full.rate)
             over = load.run(port, posts, options.seconds, options.connections, options.times * full.rate)
             after = load.run(port, posts, options.seconds, options.connections, full.rate / 2)
     if not len(over.latencies):
         raise SystemExit(f"nothing was answered over capacity: {over.statuses}")
-    tail = [float(np.percentile(each.latencies, 99)) for each in (full, over)]
+    tail = [float(np.percentile(each.latencies, 99)) for each in (full, at, over)]
     result = {
         "what": f"POST /classify at {options.times:g} times capacity, in an open loop",
         "seconds": options.seconds,
         "connections": options.connections,
-        "at_capacity": {**full.summary(), "statuses": full.statuses},
+        "closed loop, as many connections as places": {**full.summary(), "statuses": full.statuses},
+        "at_capacity": {"offered_per_second": round(at.offered, 1), **at.summary(), "statuses": at.statuses},
         "over_capacity": {"offered_per_second": round(over.offered, 1), **over.summary(), "statuses": over.statuses},
         "afterwards": {"offered_per_second": round(after.offered, 1), **after.summary(), "statuses": after.statuses},
-        "p99_over_capacity_by_p99_at_capacity": round(tail[1] / tail[0], 2),
+        "p99_over_capacity_by_p99_at_capacity": round(tail[2] / tail[1], 2),
+        "p99_over_capacity_by_p99_in_the_closed_loop": round(tail[2] / tail[0], 2),
         "topology": options.topology,
         "machine": common.machine("onnxruntime", "bentoml"),
     }

@@ -18,7 +18,7 @@ class Place:
     """A request's place among those that are worked on or wait for it."""
 
     def __init__(self, capacity: Capacity) -> None:
-        self._capacity = capacity
+        self.capacity = capacity
         self._held = False
 
     def take(self) -> None:
@@ -28,13 +28,13 @@ class Place:
             ProblemError: `overloaded`, with Retry-After.
         """
         if not self._held:
-            self._capacity.enter()
+            self.capacity.enter()
             self._held = True
 
     def leave(self) -> None:
         """Be none of them any more, or not now: while its body is still on the way."""
         if self._held:
-            self._capacity.exit()
+            self.capacity.exit()
             self._held = False
 
 
@@ -51,9 +51,14 @@ class Capacity:
         self._inside = 0
         self._together: list[tuple[Any, asyncio.Future[Any], float]] = []
 
+    @property
+    def full(self) -> bool:
+        """Is there no place left?"""
+        return self._inside >= self.slots + self.queue
+
     def enter(self) -> None:
         """One more inside, or a ProblemError."""
-        if self._inside >= self.slots + self.queue:
+        if self.full:
             detail = f"{self.queue} requests are waiting already; try again in a second"
             raise ProblemError("overloaded", detail, {"Retry-After": "1"})
         self._inside += 1

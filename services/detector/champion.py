@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ctypes
 import logging
-import os
 import random
 import threading
 import time
@@ -165,8 +164,8 @@ def load(folder: Path) -> Detector:
     Raises:
         ModelError: the bundle is damaged or its two graphs disagree.
     """
-    # Two threads: small weights then fit two cores' own caches. No more: requests run side by side, idle threads spin.
-    detector = Detector(folder, threads=min(2, os.cpu_count() or 1))
+    # One thread a session: requests run side by side, and idle threads of ONNX Runtime spin.
+    detector = Detector(folder, threads=1)
     size = detector.info.image_size
     probe = np.random.default_rng(0).integers(0, 256, (2, size, size, 3), np.uint8)
     worst = float(np.abs(detector.explain(probe).logits - detector.score(probe)[0]).max())
