@@ -134,7 +134,7 @@ class Guard:
 
 
 _FULL = "too many requests are waiting already; try again in a second"
-_REFUSAL = problems.response("overloaded", _FULL, "<id>").body.split(b"<id>")
+_REFUSAL = bytes(problems.response("overloaded", _FULL, "<id>").body).split(b"<id>")
 
 
 async def _refuse(request_id: str, send: Send) -> None:
