@@ -181,3 +181,14 @@ def test_status_on_a_bare_machine_makes_no_database(monkeypatch: pytest.MonkeyPa
     settings.cache_clear()
     assert "none yet: cifake data build" in run("status").stdout
     assert not (home / "mlflow.db").exists()
+
+
+def test_before_anything_was_trained_the_shipped_detector_classifies_and_explains(
+    home: Path, photos: Path, tmp_path: Path
+) -> None:
+    result = run("classify", photos, "--format", "csv")
+    assert result.exit_code == 0, result.stderr
+    assert {row["model_version"] for row in csv.DictReader(io.StringIO(result.stdout))} == {"0"}
+    drawn = run("explain", photos / "a.png", "--out", tmp_path / "why.png")
+    assert drawn.exit_code == 0, drawn.stderr
+    assert (tmp_path / "why.png").stat().st_size > 1000

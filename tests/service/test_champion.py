@@ -84,10 +84,22 @@ def test_the_last_good_model_serves_when_mlflow_is_down(
     second.stop()
 
 
+def test_before_there_is_a_champion_the_shipped_detector_answers(
+    start_service: Callable[..., Process], photo: bytes
+) -> None:
+    service = start_service("http://127.0.0.1:9")
+    answer = service.post("/classify", content=photo).json()
+    assert answer["model"]["version"] == 0
+    assert answer["label"] in ("REAL", "FAKE", "UNSURE")
+    assert service.post("/explain", content=photo).headers["content-type"] == "image/png"
+    assert service.get("/status").json()["from_cache"]
+    service.stop()
+
+
 def test_without_any_model_the_service_lives_but_is_not_ready(
     start_service: Callable[..., Process], photo: bytes
 ) -> None:
-    service = start_service("http://127.0.0.1:9", ready="/livez")
+    service = start_service("http://127.0.0.1:9", ready="/livez", CIFAKE_SHIPPED="false")
     assert service.get("/readyz").status_code == 503
     answer = service.post("/classify", content=photo)
     assert answer.status_code == 503
