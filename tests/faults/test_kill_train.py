@@ -9,18 +9,24 @@ import threading
 import time
 from pathlib import Path
 
-import onnx
 import pytest
 
 from cifake_core.mlflow_client import client
 from cifake_core.settings import MODEL_NAME, settings
+from cifake_core.training import train as training
+from cifake_core.training.options import Options
 
 CIFAKE = str(Path(sys.executable).with_name("cifake"))
+OPTIONS = Options(topology="bird-lotfi", epochs=12, batch_size=16, seed=7)
 
 
 @pytest.fixture
-def command(store, make_dataset) -> list[str]:
-    version = make_dataset(store, 200, 60).version
+def version(store, make_dataset) -> str:
+    return make_dataset(store, 200, 60).version
+
+
+@pytest.fixture
+def command(version: str) -> list[str]:
     options = ["--topology", "bird-lotfi", "--epochs", "12", "--batch-size", "16", "--seed", "7"]
     return [CIFAKE, "train", "--dataset", version, *options, "--json"]
 
@@ -43,26 +49,29 @@ def kill_after_an_epoch(command: list[str], home: Path) -> None:
 
 
 def weights(run_id: str) -> list[bytes]:
+    import onnx
+
     graph = onnx.load(client().download_artifacts(run_id, "detector/score.onnx"))
     return sorted(tensor.raw_data for tensor in graph.graph.initializer)
 
 
-@pytest.mark.timeout(1800)  # three trainings, each a process of its own
-def test_a_killed_training_continues_to_the_weights_of_an_undisturbed_one(command, home, monkeypatch):
+@pytest.mark.timeout(1800)  # three trainings, two of them processes of their own
+def test_a_killed_training_continues_to_the_weights_of_an_undisturbed_one(store, version, command, home, caplog):
     kill_after_an_epoch(command, home)
     settings.cache_clear()
     assert not client().search_model_versions(f"name='{MODEL_NAME}'")
     continued = train(command)
     assert "continuing after epoch" in continued["said"]
-    (version,) = client().search_model_versions(f"name='{MODEL_NAME}'")
-    assert version.run_id == continued["run_id"]
+    (registered,) = client().search_model_versions(f"name='{MODEL_NAME}'")
+    assert registered.run_id == continued["run_id"]
     experiment = client().get_experiment_by_name("cifake").experiment_id
     assert [run.info.status for run in client().search_runs([experiment])] == ["FINISHED"]
     steps = [metric.step for metric in client().get_metric_history(continued["run_id"], "loss")]
     assert steps == list(range(1, 13))
     assert not list((home / "training").rglob("*"))
 
-    whole = train(command)
-    assert "continuing after epoch" not in whole["said"]
-    assert whole["metrics"] == continued["metrics"]
-    assert weights(continued["run_id"]) == weights(whole["run_id"])
+    with caplog.at_level("INFO"):
+        whole = training.train(store, version, OPTIONS)
+    assert "continuing after epoch" not in caplog.text
+    assert whole.metrics == continued["metrics"]
+    assert weights(continued["run_id"]) == weights(whole.run_id)
