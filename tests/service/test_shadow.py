@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import pytest
@@ -18,18 +18,22 @@ def _counted(service: Process, outcome: str) -> float:
     return sum(float(line.rpartition(" ")[2]) for line in found)
 
 
+@pytest.fixture(scope="module")
+def shadowing(registry: Registry, start_service: Callable[..., Process]) -> Process:
+    """A service that asks a challenger about every image."""
+    return start_service(registry.server.url, CIFAKE_SHADOW="1")
+
+
 @pytest.fixture
-def challenged(registry: Registry, start_service: Callable[..., Process]) -> tuple[Process, int]:
-    """A service whose challenger is another model, asked about every image."""
-    api = registry.api
+def challenged(registry: Registry, shadowing: Process) -> Iterator[tuple[Process, int]]:
+    """That service, its challenger another model."""
+    api, service = registry.api, shadowing
     version = registry.register(31)
     api.set_registered_model_alias(MODEL, "challenger", str(version))
-    service = start_service(registry.server.url, CIFAKE_SHADOW="1")
     wait_for(lambda: service.get("/status").json()["challenger"] == version, 30)
     yield service, version
     if "challenger" in api.get_registered_model(MODEL).aliases:
         api.delete_registered_model_alias(MODEL, "challenger")
-    service.stop()
 
 
 def test_the_challenger_scores_all_and_answers_none(
@@ -38,6 +42,8 @@ def test_the_challenger_scores_all_and_answers_none(
     shadowed, version = challenged
     rng = np.random.default_rng(0)
     images = [encoded(rng.integers(0, 256, (32, 32, 3), np.uint8) // (1 + k % 3), "PNG") for k in range(20)]
+    disagreed = _counted(shadowed, "disagree")
+    asked = _counted(shadowed, "agree") + disagreed
     plain = [service.post("/classify", content=image).json() for image in images]
     for image, expected in zip(images, plain, strict=True):
         answer = shadowed.post("/classify", content=image).json()
@@ -45,9 +51,9 @@ def test_the_challenger_scores_all_and_answers_none(
         assert answer["probability_real"] == expected["probability_real"]
     batch = shadowed.post("/classify_batch", files=[("image", image) for image in images])
     assert batch.json()["model"]["version"] == 1
-    wait_for(lambda: _counted(shadowed, "agree") + _counted(shadowed, "disagree") == 40, 20)
-    assert metric(shadowed, "cifake_shadow_difference_count") == 40
-    disagreed = _counted(shadowed, "disagree")
+    wait_for(lambda: _counted(shadowed, "agree") + _counted(shadowed, "disagree") == asked + 40, 20)
+    assert metric(shadowed, "cifake_shadow_difference_count") == asked + 40
+    disagreed = _counted(shadowed, "disagree") - disagreed
     log = shadowed.log.read_text()
     assert log.count(f'"challenger": {{"version": "{version}"') == disagreed
 
