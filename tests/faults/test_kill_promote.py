@@ -60,10 +60,12 @@ def leftovers(f: Field) -> list[str]:
     return [str(p) for p in Path(f.store.root).rglob("*") if p.name.endswith(".partial")]
 
 
-def test_a_promotion_killed_again_and_again_is_finished_by_the_next_command(field: Callable[..., Field]) -> None:
+def test_a_promotion_killed_again_and_again_is_finished_by_the_next_command(
+    field: Callable[..., Field], policy: Path
+) -> None:
     f = field(share(0.8), share(0.95))
     promote("1")
-    command = ["promote", "--version", "2", "--reason", "better"]
+    command = ["promote", "--version", "2", "--reason", "better", "--policy", str(policy)]
     for moment, served in ((moves("previous"), 1), (moves("champion"), 1), (tags("decision"), 2)):
         killed_at(moment, f.server.url, *command)
         assert resolve("champion").version == served
@@ -80,11 +82,12 @@ def test_a_promotion_killed_again_and_again_is_finished_by_the_next_command(fiel
     assert leftovers(f) == []
 
 
-def test_a_promotion_killed_before_it_decided_leaves_no_trace(field: Callable[..., Field]) -> None:
+def test_a_promotion_killed_before_it_decided_leaves_no_trace(field: Callable[..., Field], policy: Path) -> None:
     f = field(share(0.8), share(0.95))
     promote("1")
     report = "gates/cifake-detector-2/against-1/gate.html"  # written when all is judged and nothing is decided
-    killed_at(lambda *_: f.store.exists(report), f.server.url, "promote", "--version", "2")
+    command = ["promote", "--version", "2", "--policy", str(policy)]
+    killed_at(lambda *_: f.store.exists(report), f.server.url, *command)
     assert aliases() == {"champion": 1}
     assert history.numbers(f.store) == [1]
     assert verify()["problems"] == []

@@ -207,14 +207,16 @@ def test_a_deleted_alias_changes_nothing_that_is_served(serving: tuple[Field, Ch
     assert history.read(f.store, 2).champion == 1  # judged against the recorded champion
 
 
-def test_of_two_promotions_at_once_one_wins_and_the_other_is_told(serving: tuple[Field, Champion]) -> None:
+def test_of_two_promotions_at_once_one_wins_and_the_other_is_told(
+    serving: tuple[Field, Champion], policy: Path
+) -> None:
     f, service = serving
     versions = (2, f.add(1, "twin", gain=60))
     reports = {v: f"gates/{MODEL_NAME}-{v}/against-1/gate.html" for v in versions}
 
     def run(version: int, server: str) -> subprocess.CompletedProcess[str]:
         environment = os.environ | {"MLFLOW_TRACKING_URI": server}
-        command = [CIFAKE, "promote", "--version", str(version), "--json"]
+        command = [CIFAKE, "promote", "--version", str(version), "--policy", str(policy), "--json"]
         return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=180)
 
     def hold_until_both_are_judged(mine: str) -> Callable[[str, str, bytes], bool]:
