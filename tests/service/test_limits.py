@@ -77,10 +77,10 @@ def test_answers_carry_an_id_and_security_headers(service: Process, photo: bytes
 def guarded(
     registry: Registry, start_service: Callable[..., Process], tmp_path_factory: pytest.TempPathFactory
 ) -> Process:
-    """A service that asks for keys, of which there is one; it may be used ten times in a burst."""
+    """A service that asks for keys, of which there is one; it may be used four times in a burst."""
     file = tmp_path_factory.mktemp("secrets") / "keys"
     file.write_text(f"# the only one\nalice {hashlib.sha256(b'open sesame').hexdigest()}\n")
-    asking = {"CIFAKE_AUTH": "on", "CIFAKE_API_KEYS": str(file), "CIFAKE_RATE_LIMIT": "5"}
+    asking = {"CIFAKE_AUTH": "on", "CIFAKE_API_KEYS": str(file), "CIFAKE_RATE_LIMIT": "2"}
     return start_service(registry.server.url, **asking)
 
 
