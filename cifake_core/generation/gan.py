@@ -18,8 +18,6 @@ from typing import Any, Literal
 
 import numpy as np
 
-from cifake_core.errors import ConfigurationError
-from cifake_core.generation import torch_environment
 from cifake_core.generation.generators import Generator, Request
 from cifake_core.generation.torch_training import Journal, pixels, restore, save, tensor
 from cifake_core.settings import CLASSES
@@ -228,16 +226,10 @@ class Gan:
     def __init__(self, generator: Generator, threads: int = 0) -> None:
         from cifake_core.generation import real, trained
 
-        file = trained.weights(generator.name)
-        try:
-            import torch
-        except ImportError as exc:
-            raise ConfigurationError(torch_environment.missing(f"generator {generator.name!r}")) from exc
-        if threads:
-            torch.set_num_threads(threads)
+        weights = trained.load(generator.name, threads)
         self.recipe = RECIPES[generator.name]
         self.network = generator_network(self.recipe)
-        self.network.load_state_dict(torch.load(file, weights_only=True)["average"])
+        self.network.load_state_dict(weights)
         self.network.eval()
         self._real = real.read("train") if self.recipe.thumbnail else None
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import hashlib
 from pathlib import Path
+from typing import Any
 
 from cifake_core.errors import ConfigurationError
+from cifake_core.generation import torch_environment
 from cifake_core.settings import settings
 
 FILE = "weights.pt"
@@ -30,6 +32,23 @@ def weights(name: str) -> Path:
             "or point CIFAKE_GENERATOR_WEIGHTS at a folder that holds them"
         )
     return file
+
+
+def load(name: str, threads: int = 0) -> dict[str, Any]:
+    """The averaged weights to draw with, as tensors by name; torch then has so many threads (0: it chooses).
+
+    Raises:
+        ConfigurationError: no weights, or torch is not installed.
+    """
+    file = weights(name)
+    try:
+        import torch
+    except ImportError as exc:
+        raise ConfigurationError(torch_environment.missing(f"generator {name!r}")) from exc
+    if threads:
+        torch.set_num_threads(threads)
+    found: dict[str, Any] = torch.load(file, weights_only=True)["average"]
+    return found
 
 
 def revision(name: str) -> str:

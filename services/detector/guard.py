@@ -110,6 +110,7 @@ class Guard:
             else:
                 await self.app(scope, receive, answer)
         except ProblemError as exc:
+            told = told and exc.code != "overloaded"  # counted; a line for each would add to the load
             await problems.response(exc.code, exc.detail, request_id, exc.headers)(scope, receive, answer)
         except Exception:
             logger.exception("request %s failed", request_id)
