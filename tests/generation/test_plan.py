@@ -69,7 +69,7 @@ def test_a_plan_comes_back_from_the_store_by_name_and_by_url(store):
 
 
 def test_errors_name_what_is_wrong(store):
-    with pytest.raises(ConfigurationError, match="unknown generator 'dall-e'; there are embedded, .*stable-diff"):
+    with pytest.raises(ConfigurationError, match=r"unknown generator 'dall-e'; there are embedded, .*stable-diff"):
         plan.make("dall-e", 1, 1)
     with pytest.raises(ConfigurationError, match="at least one row"):
         plan.make("embedded", 0, 0)
