@@ -19,17 +19,25 @@ KUBECTL = CHECKOUT / ".venv-deploy/bin/kubectl"
 
 
 @pytest.fixture(scope="session")
-def local(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
+def render(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], list[dict[str, Any]]]:
+    """The objects of an overlay, by its name."""
     if not KUBECTL.exists():
         pytest.skip("no kubectl: run `make deploy-tools`")
     copy_of = tmp_path_factory.mktemp("k8s") / "k8s"
     shutil.copytree(CHECKOUT / "k8s", copy_of, ignore=shutil.ignore_patterns("secrets"))
     secrets = copy_of / "overlays/local/secrets"
     subprocess.run([sys.executable, CHECKOUT / "deploy/make_secrets.py", secrets], check=True)
-    made = subprocess.run(
-        [KUBECTL, "kustomize", copy_of / "overlays/local"], check=True, capture_output=True, text=True
-    )
-    return model.load(made.stdout)
+
+    def objects(overlay: str) -> list[dict[str, Any]]:
+        command = [KUBECTL, "kustomize", copy_of / "overlays" / overlay]
+        return model.load(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+
+    return objects
+
+
+@pytest.fixture(scope="session")
+def local(render: Callable[[str], list[dict[str, Any]]]) -> list[dict[str, Any]]:
+    return render("local")
 
 
 def find(objects: list[dict[str, Any]], kind: str, name: str) -> dict[str, Any]:
@@ -141,3 +149,27 @@ def test_network_policies_allow_exactly_the_named_connections(local: list[dict[s
         if model.allows(local, pod.labels, other.labels, port)
     }
     assert found == CONNECTIONS
+
+
+def test_with_monitoring_steps_and_scheduler_alone_push_their_figures_to_the_gateway_they_are_told(
+    render: Callable[[str], list[dict[str, Any]]],
+) -> None:
+    objects = render("production")
+    pods = {p.object["metadata"]["name"]: p for p in model.workloads(objects)}
+    target, users = pods["pushgateway"].labels, {"step-train", "step-generate", "airflow-scheduler"}
+    assert {name for name, pod in pods.items() if model.allows(objects, pod.labels, target, 9091)} == users
+    settings = {
+        item["metadata"]["name"]: item["data"]
+        for item in objects
+        if item["kind"] == "ConfigMap" and item["metadata"]["name"].startswith("cifake-settings")
+    }
+    for name in users:
+        (read,) = {
+            source["configMapRef"]["name"]
+            for each in pods[name].spec["containers"]
+            for source in each["envFrom"]
+            if source["configMapRef"]["name"].startswith("cifake-settings")
+        }
+        assert settings[read]["CIFAKE_PUSH_GATEWAY"] == "http://pushgateway:9091"
+    (monitor,) = [o for o in objects if o["kind"] == "ServiceMonitor" and o["metadata"]["name"] == "pushgateway"]
+    assert monitor["spec"]["endpoints"][0]["honorLabels"], "otherwise a step's `job` would be lost"
