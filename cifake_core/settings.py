@@ -20,6 +20,7 @@ CHECKOUT = PACKAGE.parent if (PACKAGE.parent / "pyproject.toml").exists() else N
 
 MODEL_NAME = "cifake-detector"
 EXPERIMENT = "cifake"
+SHARD_POOL = "shards"  # of Airflow
 FAKE, REAL = 0, 1
 LABELS = ("FAKE", "REAL")
 CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
@@ -44,7 +45,9 @@ class Settings(BaseSettings):
     )
     images: str = Field(default="localhost/cifake", description="Where step images are, for the docker runtime.")
     image_tag: str = Field(default="0.1.0", description="Which version of them.")
-    shards_at_once: int = Field(default=2, ge=1, description="Shards of images that a dataset's DAG draws at once.")
+    shards_at_once: int = Field(
+        default=2, ge=1, description="Slots that Airflow's pool `shards` is made with: tasks that draw images at once."
+    )
     trainings_at_once: int = Field(default=1, ge=1, description="Networks that a sweep's DAG trains at once.")
     docker_network: str = Field(default="", description="Network that step containers join, for the docker runtime.")
     tracking_uri: str = Field(
@@ -63,6 +66,9 @@ class Settings(BaseSettings):
     alert_webhook: str = Field(default="", description="URL that the local Alertmanager tells; nobody by default.")
     scrape_interval: str = Field(default="", description="How often the local Prometheus looks; default 15s.")
     prometheus_url: str = Field(default="", description="Where DAGs read figures; default: host and prometheus_port.")
+    watch_policy: Path | None = Field(
+        default=None, description="What `cifake watch` decides by; default: cifake_core/loop/policy.yaml."
+    )
     service_url: str = Field(default="", description="Where the detector answers; default: host and service_port.")
     replicas_url: str = Field(
         default="", description="A name that resolves to every replica of the detector; default: CIFAKE_SERVICE_URL."

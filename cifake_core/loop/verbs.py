@@ -16,7 +16,11 @@ def _render_watch(shown: Any) -> str:
 
 
 @verb("watch", render=_render_watch)
-@click.option("--policy", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="Other thresholds.")
+@click.option(
+    "--policy",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="Other thresholds; default CIFAKE_WATCH_POLICY.",
+)
 @click.option("--prometheus", metavar="URL", help="Where to read figures; default CIFAKE_PROMETHEUS_URL.")
 def watch(policy: Path | None, prometheus: str | None) -> Any:
     """Read the figures, decide whether they ask for a training, record the decision in MLflow.

@@ -125,14 +125,14 @@ def decide(
 
 
 def watch(policy: Path | None = None, prometheus: str | None = None) -> Decision:
-    """Read, decide, keep.
+    """Read, decide by `policy` (default: CIFAKE_WATCH_POLICY, or POLICY), keep.
 
     Raises:
         ServiceError, ConfigurationError, StoreError; RegistryError when MLflow does not take the decision.
     """
     store = Store()
     before = decisions(store)
-    decision = decide(read_figures(prometheus), load_policy(policy or POLICY), before)
+    decision = decide(read_figures(prometheus), load_policy(policy or settings().watch_policy or POLICY), before)
     _log(decision)
     # Last: a decision that is in the store is one that holds the next ones back.
     store.write(f"{FOLDER}/{decision.at:%Y%m%dT%H%M%S.%fZ}.json", decision.model_dump_json(indent=2).encode())

@@ -11,7 +11,8 @@ from urllib.parse import parse_qs, urlparse
 import pytest
 
 from cifake_core.errors import ConfigurationError, ServiceError
-from cifake_core.loop.watch import QUERIES, decide, load_policy, read_figures, watch
+from cifake_core.loop.watch import POLICY, QUERIES, decide, load_policy, read_figures, watch
+from cifake_core.settings import settings
 
 NOW = datetime(2026, 5, 1, 12, tzinfo=UTC)
 CALM = {"score_psi": 0.05, "feature_psi": 0.1, "accuracy_upper": 0.97, "feedback_rows": 200.0}
@@ -116,3 +117,14 @@ def test_a_decision_is_recorded_in_the_store_and_in_mlflow(prometheus, home):
     assert [run.data.tags["action"] for run in runs] == ["train", "wait"]
     assert runs[0].data.metrics == {"score_psi": 0.6, "feature_psi": 0.1, "feedback_rows": 200}
     assert runs[0].data.params["cool_down_hours"] == "24.0"
+
+
+def test_the_policy_that_the_environment_names_decides(prometheus, home, tmp_path, monkeypatch):
+    url, answers = prometheus
+    answers[QUERIES["score_psi"]] = 0.6
+    file = tmp_path / "policy.yaml"
+    file.write_text(POLICY.read_text().replace("cool_down_hours: 24 ", "cool_down_hours: 0 "))
+    monkeypatch.setenv("CIFAKE_WATCH_POLICY", str(file))
+    settings.cache_clear()
+    decisions = [watch(prometheus=url) for _ in range(2)]
+    assert [(each.action, each.policy.cool_down_hours) for each in decisions] == [("train", 0), ("train", 0)]
