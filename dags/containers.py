@@ -17,6 +17,13 @@ from cifake_core.settings import settings
 
 # Paths and choices of this process that mean nothing in the step's container.
 NOT_PASSED = {"CIFAKE_HOME", "CIFAKE_RUNTIME", "AWS_SHARED_CREDENTIALS_FILE"}
+HOME = "/var/lib/cifake"  # as the images have it
+HARDENED = {
+    "cap_drop": ["ALL"],
+    "security_opt": ["no-new-privileges"],
+    "read_only": True,
+    "tmpfs": {"/tmp": "mode=1777"},
+}
 
 
 def environment() -> dict[str, str]:
@@ -29,8 +36,9 @@ def environment() -> dict[str, str]:
 class StepContainer(DockerOperator):
     """Runs a step in a container.
 
-    With a store and a registry reached over the network nothing of the host is mounted. With files (one machine, no
-    servers) CIFAKE_HOME is, at its own path, and the container runs as the user who runs Airflow.
+    The container has no capabilities and a read-only root; it may write to /tmp and to a volume that goes with it. With
+    a store and a registry reached over the network nothing of the host is mounted. With files (one machine, no servers)
+    CIFAKE_HOME is, at its own path, and the container runs as the user who runs Airflow.
 
     Args:
         image_name: which image, of those CIFAKE_IMAGES names.
@@ -51,6 +59,8 @@ class StepContainer(DockerOperator):
             mounts.append(Mount(str(config.home), str(config.home), "bind"))
             variables["CIFAKE_HOME"] = variables["HOME"] = str(config.home)
             user = f"{os.getuid()}:{os.getgid()}"
+        else:
+            mounts.append(Mount(HOME, None, "volume"))
         if config.data and config.data.startswith("/"):
             mounts.append(Mount(config.data, config.data, "bind", read_only=True))
         super().__init__(
@@ -71,9 +81,8 @@ class StepContainer(DockerOperator):
         """Run the container to its end; the verb's result."""
         self.command = ["cifake", *map(str, self.command), "--result", self.result_url]
         client = self.cli
-        client.create_host_config = functools.partial(
-            client.create_host_config, cap_drop=["ALL"], security_opt=["no-new-privileges"]
-        )
+        client.create_host_config = functools.partial(client.create_host_config, **HARDENED)
+        client.remove_container = functools.partial(client.remove_container, v=True)
         try:
             super().execute(context)
         except DockerContainerFailedException as exc:

@@ -50,7 +50,7 @@ k8s-apply: deploy-tools secrets ## Apply OVERLAY to the cluster kubectl points a
 
 k8s-smoke: ## Wait for the stack in the cluster
 	@$(KUBECTL) --namespace cifake wait --for=condition=complete --timeout=900s job --selector cifake/once-per-release=true
-	@for each in deployment/mlflow deployment/airflow-api-server deployment/airflow-dag-processor \
+	@for each in deployment/mlflow deployment/detector deployment/airflow-api-server deployment/airflow-dag-processor \
 	  statefulset/airflow-scheduler statefulset/airflow-triggerer; do \
 	  $(KUBECTL) --namespace cifake rollout status --timeout=600s $$each || exit 1; done
 
