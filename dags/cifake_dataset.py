@@ -8,14 +8,14 @@ from airflow.sdk import Param, dag, task
 from assets import DATASET
 from steps import mapped_step, step
 
-from cifake_core.settings import settings
+from cifake_core.settings import SHARD_POOL
 
 DOC = """
 ### From a generator and real images to a published dataset version
 
 plan → generate, as tasks that share the plan's shards; collect real images → assemble → validate → publish.
 
-The plan says which images there will be; how many tasks draw at once (`CIFAKE_SHARDS_AT_ONCE`) changes none of them.
+The plan says which images there will be; how many tasks draw at once (slots of the pool `shards`) changes none of them.
 A task that is killed or cleared goes on after its last batch. What validation refuses is not published; what
 is published starts the DAG `cifake_training`. The rows counted are both labels together.
 """
@@ -55,7 +55,7 @@ def cifake_dataset() -> None:
     )
     generate = mapped_step(
         *("generate", "generate", shards(plan.output["plan"], plan.output["rows"], plan.output["shards"])),
-        max_active_tis_per_dagrun=settings().shards_at_once,
+        pool=SHARD_POOL,
         doc_md="Draws some shards; those that are there already are skipped.",
     )
     real = step("collect_real", "data", "collect", "--label", "REAL", *rows, doc_md="REAL images into the store.")

@@ -32,7 +32,7 @@ for name, dag in bag.dags.items():
         "outlets": {t.task_id: [a.name for a in t.outlets] for t in dag.tasks if t.outlets},
         "schedule": [a.name for a in getattr(getattr(dag.timetable, "asset_condition", None), "objects", [])],
         "one_at_a_time": dag.max_active_runs == 1,
-        "mapped": {t.task_id: t.max_active_tis_per_dagrun for t in dag.tasks if t.is_mapped},
+        "mapped": {t.task_id: t.pool for t in dag.tasks if t.is_mapped},
         "refused": refused,
     }
 print("RESULT " + json.dumps({"errors": bag.import_errors, "dags": found}))
@@ -71,15 +71,14 @@ GOOD: dict[str, list[list[Any]]] = {
     "cifake_promote": [["version", "4"]],
     "cifake_rollout": [["version", "12"]],
 }
-SHARDS_AT_ONCE = 3
 
 
 @pytest.fixture(scope="session")
 def loaded(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """`errors`: what Airflow could not read; `dags`: DAG → what it read."""
     folder = tmp_path_factory.mktemp("airflow")
-    environment = airflow_runs.environment(folder, CIFAKE_SHARDS_AT_ONCE=str(SHARDS_AT_ONCE))
-    return airflow_runs.load(environment, LOAD, json.dumps({name: BAD[name] + GOOD[name] for name in BAD}))
+    tried = json.dumps({name: BAD[name] + GOOD[name] for name in BAD})
+    return airflow_runs.load(airflow_runs.environment(folder), LOAD, tried)
 
 
 @pytest.fixture(scope="session")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,6 @@ import pytest
 from cifake_core.images import dataset
 from cifake_core.storage import Store
 from tests import airflow_runs
-from tests.dags.conftest import SHARDS_AT_ONCE
 
 pytestmark = pytest.mark.timeout(1500)
 
@@ -23,8 +23,7 @@ def environment(tmp_path_factory: pytest.TempPathFactory, real_data: str | None)
     folder = tmp_path_factory.mktemp("dataset")
     environment = {name: value for name, value in os.environ.items() if not name.startswith("CIFAKE_")}
     environment |= {"CIFAKE_DATA": real_data} if real_data else {}
-    steps = {"CIFAKE_HOME": str(folder / "home"), "CIFAKE_SHARDS_AT_ONCE": str(SHARDS_AT_ONCE)}
-    return airflow_runs.environment(folder / "airflow", environment, **steps)
+    return airflow_runs.environment(folder / "airflow", environment, CIFAKE_HOME=str(folder / "home"))
 
 
 def test_nothing_is_published_before_it_was_validated(dags: dict[str, Any]) -> None:
@@ -37,8 +36,20 @@ def test_nothing_is_published_before_it_was_validated(dags: dict[str, Any]) -> N
     assert dags["cifake_dataset"]["outlets"] == {"publish": ["cifake_dataset"]}
 
 
-def test_shards_are_drawn_by_as_many_tasks_at_once_as_is_set(dags: dict[str, Any]) -> None:
-    assert dags["cifake_dataset"]["mapped"] == {"generate": SHARDS_AT_ONCE}
+def test_a_pool_bounds_how_many_tasks_draw_at_once(
+    dags: dict[str, Any], tmp_path: Path, airflow_database: Path
+) -> None:
+    pool = dags["cifake_dataset"]["mapped"]["generate"]
+    shutil.copy(airflow_database, tmp_path)
+    seen = []
+    for slots in ("3", "5"):  # the second scheduler finds the first one's pool
+        environment = airflow_runs.environment(tmp_path, CIFAKE_SHARDS_AT_ONCE=slots)
+        code, said = airflow_runs.run(environment, "airflow", "scheduler", "--num-runs", "1", "--skip-serve-logs")
+        assert code == 0, said[-3000:]
+        _, said = airflow_runs.run(environment, "airflow", "pools", "list", "--output", "json")
+        pools = {each["pool"]: each for each in json.loads(said[said.index("[{") : said.rindex("]") + 1])}
+        seen.append((pools[pool]["slots"], pools[pool]["include_deferred"]))
+    assert seen == [("3", "True")] * 2
 
 
 def test_a_run_publishes_a_validated_version_of_generated_and_real_images(
