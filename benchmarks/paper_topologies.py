@@ -32,7 +32,7 @@ def main() -> None:
     options = parser.parse_args()
     os.environ["CIFAKE_HOME"] = str(options.home.absolute())
     build = ["data", "build", "--validation-fraction", "0"]
-    manifest, _ = _cifake(*build, *(["--train-rows", str(options.train_rows)] if options.train_rows else []))
+    manifest, _ = cifake(*build, *(["--train-rows", str(options.train_rows)] if options.train_rows else []))
     version = manifest["dataset_version"]
     found = {name: _train(name, version, options) for name in options.topologies}
     common.write_result(
@@ -51,7 +51,7 @@ def _train(topology: str, version: str, options: argparse.Namespace) -> dict[str
     from cifake_core.mlflow_client import client
 
     asked = ["--topology", topology, "--epochs", str(options.epochs), "--seed", str(options.seed)]
-    trained, memory = _cifake("train", "--dataset", version, *asked)
+    trained, memory = cifake("train", "--dataset", version, *asked)
     run = trained["run_id"]
     report, history = (
         json.loads(Path(client().download_artifacts(run, f"{name}.json")).read_text())
@@ -71,7 +71,7 @@ def _train(topology: str, version: str, options: argparse.Namespace) -> dict[str
     }
 
 
-def _cifake(*arguments: str) -> tuple[dict[str, Any], int]:
+def cifake(*arguments: str) -> tuple[dict[str, Any], int]:
     """What a verb says, and its peak memory in KiB."""
     running = subprocess.Popen([CIFAKE, *arguments, "--json"], stdout=subprocess.PIPE, text=True)
     said = running.stdout.read() if running.stdout else ""

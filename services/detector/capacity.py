@@ -12,6 +12,7 @@ from services.detector import metrics
 from services.detector.problems import ProblemError
 
 T = TypeVar("T")
+FULL = "too many requests are waiting already; try again in a second"
 
 
 class Place:
@@ -51,16 +52,10 @@ class Capacity:
         self._inside = 0
         self._together: list[tuple[Any, asyncio.Future[Any], float]] = []
 
-    @property
-    def full(self) -> bool:
-        """Is there no place left?"""
-        return self._inside >= self.slots + self.queue
-
     def enter(self) -> None:
         """One more inside, or a ProblemError."""
-        if self.full:
-            detail = f"{self.queue} requests are waiting already; try again in a second"
-            raise ProblemError("overloaded", detail, {"Retry-After": "1"})
+        if self._inside >= self.slots + self.queue:
+            raise ProblemError("overloaded", FULL, {"Retry-After": "1"})
         self._inside += 1
         metrics.queue_depth.set(max(0, self._inside - self.slots))
 

@@ -8,7 +8,7 @@ import re
 import secrets
 import sys
 import time
-from collections.abc import Awaitable, Callable, Collection, Mapping, MutableMapping
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, MutableMapping
 from datetime import UTC, datetime
 from typing import Any
 
@@ -51,8 +51,7 @@ class Guard:
     Args:
         app: the application inside.
         routes: its paths; any other is counted as `other`, so that strangers cannot make metric series.
-        place: the place that a request of this path needs, if any. It is taken here, and not in the application, since
-            refusing must stay cheap when most are refused.
+        place: the place that a request of this path needs, if any, where `refusals` has not taken it already.
         direct: (method, path) → what answers it without the application: from a request to a response.
         keys: who may ask; None for everybody.
         public: paths that need no key.
@@ -82,13 +81,10 @@ class Guard:
             return
         start = time.perf_counter()
         route = scope["path"] if scope["path"] in self.routes else "other"
-        request_id = _request_id(scope)
-        place = self.place(scope["path"])
-        if place and place.capacity.full:
-            await _refuse(request_id, send)
-            metrics.answered(route, 503, time.perf_counter() - start)
-            return
-        scope.setdefault("state", {}).update(request_id=request_id, place=place)
+        request_id = identify(scope["headers"])
+        state = scope.setdefault("state", {})
+        place = state.get("place") or self.place(scope["path"])
+        state.update(request_id=request_id, place=place)
         status, key, told = 0, None, self.log.isEnabledFor(logging.INFO)
 
         async def answer(message: Message) -> None:
@@ -134,24 +130,6 @@ class Guard:
                 self.log.info(json.dumps(entry))
 
 
-_FULL = "too many requests are waiting already; try again in a second"
-_REFUSAL = bytes(problems.response("overloaded", _FULL, "<id>").body).split(b"<id>")
-
-
-async def _refuse(request_id: str, send: Send) -> None:
-    """The problem `overloaded`, made beforehand and told to no log: a busy service says it thousands of times."""
-    said, body = request_id.encode(), request_id.encode().join(_REFUSAL)
-    headers = [
-        (b"content-type", problems.MEDIA_TYPE.encode()),
-        (b"content-length", b"%d" % len(body)),
-        (b"retry-after", b"1"),
-        (b"x-request-id", said),
-        *HEADERS,
-    ]
-    await send({"type": "http.response.start", "status": 503, "headers": headers})
-    await send({"type": "http.response.body", "body": body})
-
-
 def _request_log() -> logging.Logger:
     """Where each request is told: BentoML's log, with trace ids, when there are traces; else JSON on lines of its own.
 
@@ -166,10 +144,10 @@ def _request_log() -> logging.Logger:
     return plain
 
 
-def _request_id(scope: Scope) -> str:
+def identify(headers: Iterable[tuple[bytes, bytes]]) -> str:
     """The caller's own id when it is harmless, else a new one; new ones ascend, so that tables keyed by them grow at
     their end."""
-    for name, value in scope["headers"]:
+    for name, value in headers:
         if name == b"x-request-id" and _ID.fullmatch(value):
             return str(value.decode())
     return f"{time.time_ns():016x}{secrets.token_hex(8)}"

@@ -6,11 +6,13 @@ import gc
 from typing import Any
 
 import bentoml
+from uvicorn.config import HTTP_PROTOCOLS
 
 from cifake_core.settings import settings
+from services.detector import refusals
 from services.detector.app import create_app
 from services.detector.champion import Champion
-from services.detector.guard import App
+from services.detector.guard import HEADERS, App, identify
 from services.detector.shadow import shadow
 
 champion = Champion(also=shadow.look)
@@ -26,8 +28,10 @@ class Guarded(bentoml.Service[Any]):
     """A service with our guard outside BentoML's own layers: a refusal must cost little when most are refused."""
 
     def to_asgi(self, is_main: bool = True) -> App:
-        """The application that a worker serves."""
-        return guard(super().to_asgi(is_main))
+        """The application that a worker serves, and how its uvicorn speaks HTTP: BentoML has no setting for it."""
+        guarded = guard(super().to_asgi(is_main))
+        HTTP_PROTOCOLS["auto"] = refusals.protocol(guarded.place, identify, HEADERS)  # type: ignore[assignment]
+        return guarded
 
 
 @bentoml.service(

@@ -140,6 +140,44 @@ def test_more_than_it_can_hold_is_refused_at_once_and_then_it_recovers(
     service.stop()
 
 
+def test_a_refusal_needs_no_body_and_keeps_the_connection(
+    registry: Registry, start_service: Callable[..., Process], photo: bytes
+) -> None:
+    service = start_service(registry.server.url, CIFAKE_SERVICE_SLOTS="1", CIFAKE_SERVICE_QUEUE="0")
+    host, port = service.url.removeprefix("http://").split(":")
+    enough = threading.Event()
+
+    def ask() -> None:
+        while not enough.is_set():
+            service.post("/explain", content=photo, params={"method": "smooth-gradcam"})
+
+    def refused() -> bool:
+        """Headers only: who is not refused by them is asked for the body."""
+        with socket.create_connection((host, int(port)), timeout=30) as wire:
+            head = f"POST /classify HTTP/1.1\r\nHost: {host}\r\nContent-Length: {len(photo)}\r\n"
+            wire.sendall(f"{head}X-Request-Id: mine-1234\r\nExpect: 100-continue\r\n\r\n".encode())
+            answer = wire.recv(65536)
+            if answer.startswith(b"HTTP/1.1 100"):
+                return False
+            assert answer.startswith(b"HTTP/1.1 503")
+            assert b"\r\nx-request-id: mine-1234\r\n" in answer
+            assert b"\r\nx-content-type-options: nosniff\r\n" in answer
+            assert answer.endswith(b'"request_id": "mine-1234"}')
+            wire.sendall(photo + b"GET /livez HTTP/1.1\r\nHost: here\r\n\r\n")
+            assert wire.recv(65536).startswith(b"HTTP/1.1 200")
+            return True
+
+    asking = threading.Thread(target=ask)
+    asking.start()
+    try:
+        wait_for(refused, 60)
+    finally:
+        enough.set()
+        asking.join()
+    assert 'code="503",route="/classify"' in service.get("/metrics").text
+    service.stop()
+
+
 def test_whoever_sends_slowly_keeps_nobody_else_waiting(
     registry: Registry, start_service: Callable[..., Process], photo: bytes
 ) -> None:
