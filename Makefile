@@ -28,9 +28,11 @@ down: ## Stop what `make up` started
 status: setup-ml ## Show what runs, datasets, runs, model versions
 	@$(python) scripts/stack.py status
 
-test: ## Run the tests
-	@scripts/setup ml airflow serve generate
-	$(python) -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
+test: setup-all ## Run the tests
+	$(python) -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder --ignore tests/integration
+
+test-stack: setup-all ## Run the tests of the whole stack: the pipeline through Airflow, dashboards and alerts
+	$(python) -m pytest -n 2 --dist loadfile --no-loadscope-reorder tests/integration
 
 check: setup-ml ## Lint, format, types and the import rules
 	.venv/bin/ruff check .
@@ -44,6 +46,9 @@ setup: ## Make the virtual environments
 setup-ml:
 	@scripts/setup ml
 
+setup-all:
+	@scripts/setup ml airflow serve generate
+
 setup-generate: ## Make the environment with torch, for Stable Diffusion and for training generators
 	@scripts/setup generate
 
@@ -53,6 +58,6 @@ lock: setup-ml ## Compile the lock of each environment anew
 clean: down ## Remove the environments and tool caches; data and models in CIFAKE_HOME stay
 	rm -rf .venv .venv-* .venv.lock .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
 
-.PHONY: help demo up up-monitoring down status test check setup setup-ml setup-generate lock clean
+.PHONY: help demo up up-monitoring down status test test-stack check setup setup-ml setup-all setup-generate lock clean
 
 include $(wildcard deploy/*.mk)

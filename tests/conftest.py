@@ -14,6 +14,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -131,12 +132,15 @@ def make_dataset(image_source: str) -> Callable[..., Manifest]:
 @pytest.fixture(scope="session")
 def trained_bundle(make_dataset: Callable[..., Manifest], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A model bundle as training makes it, in seconds: `bird-lotfi` on 400 images. `model.keras` lies beside it."""
+    return _once(tmp_path_factory, "trained", partial(_train, make_dataset)) / "detector"
+
+
+def _train(make_dataset: Callable[..., Manifest], folder: Path) -> None:
     from cifake_core.images import dataset
     from cifake_core.training.export import export
     from cifake_core.training.fit import Arrays, fit
     from cifake_core.training.options import Options
 
-    folder = tmp_path_factory.mktemp("trained")
     options = Options(topology="bird-lotfi", epochs=3)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("CIFAKE_HOME", str(folder))
@@ -149,24 +153,28 @@ def trained_bundle(make_dataset: Callable[..., Manifest], tmp_path_factory: pyte
     named = {"topology": options.topology, "dataset_version": manifest.version, "seed": options.seed}
     export(model, folder / "detector", test.images, **named)
     model.save(folder / "model.keras")
-    return folder / "detector"
 
 
 @pytest.fixture(scope="session")
 def airflow_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An empty database of Airflow, made once for all processes of this run: its migrations take seconds. Copy it."""
+    """An empty database of Airflow: its migrations take seconds. Copy it."""
     from tests import airflow_runs
 
-    folder = tmp_path_factory.getbasetemp()
+    return _once(tmp_path_factory, "airflow", airflow_runs.migrate) / "airflow.db"
+
+
+def _once(tmp_path_factory: pytest.TempPathFactory, name: str, make: Callable[[Path], None]) -> Path:
+    """A folder that `make` fills, once for all processes of this run."""
+    root = tmp_path_factory.getbasetemp()
     if "PYTEST_XDIST_WORKER" in os.environ:
-        folder = folder.parent
-    database = folder / "airflow" / "airflow.db"
-    with (folder / "airflow.lock").open("w") as lock:
+        root = root.parent
+    with (root / f"{name}.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        if not database.exists():
-            airflow_runs.migrate(folder / "making-airflow")
-            (folder / "making-airflow").rename(database.parent)
-    return database
+        if not (root / name).exists():
+            (root / f"{name}-making").mkdir(exist_ok=True)
+            make(root / f"{name}-making")
+            (root / f"{name}-making").rename(root / name)
+    return root / name
 
 
 @pytest.fixture(autouse=True)
