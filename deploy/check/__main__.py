@@ -58,6 +58,25 @@ def meaning(rendered: Path) -> Iterator[str]:
         yield from semantics.digests(objects)
 
 
+def chart(overlay: Path, whole: Path) -> Iterator[str]:
+    """The values for Airflow's chart fit the overlay `helm`: its secrets and settings, and the labels of `local`'s pods."""
+    file = CHECKOUT / "k8s/overlays/helm/airflow-values.yaml"
+    (values,) = model.load(file.read_text())
+    objects = model.load(overlay.read_text())
+    wanted = {("Secret", each["secret"]["secretName"]) for each in values["volumes"] if "secret" in each}
+    wanted |= {("ConfigMap", each["configMapRef"]["name"]) for each in model.load(values["extraEnvFrom"])[0]}
+    parts = ("apiServer", "scheduler", "triggerer", "dagProcessor", "migrateDatabaseJob")
+    wanted |= {("ServiceAccount", account["name"]) for p in parts if (account := values[p].get("serviceAccount"))}
+    for kind, name in sorted(wanted - {(o["kind"], o["metadata"]["name"]) for o in objects}):
+        yield f"{file.name}: the overlay has no {kind}/{name}"
+    own = {pod.labels["app.kubernetes.io/name"]: pod.labels for pod in model.workloads(model.load(whole.read_text()))}
+    for part in parts:
+        labels = values[part]["labels"]
+        needed = {k: v for k, v in own[labels["app.kubernetes.io/name"]].items() if k != "app.kubernetes.io/part-of"}
+        if labels != needed:
+            yield f"{file.name}: {part} has labels {labels}, not {needed}"
+
+
 def checkov(folder: Path) -> Iterator[str]:
     """Security policies on overlays and Containerfiles, with the reviewed skip list."""
     for role in ROLES:  # the name checkov knows
@@ -123,6 +142,10 @@ def main() -> int:
             rendered.write_text(render(overlay))
             report(f"{overlay}: schemas of Kubernetes {' and '.join(KUBERNETES)}", lambda file=rendered: schemas(file))  # type: ignore[misc]
             report(f"{overlay}: selectors, references, images, restrictions", lambda file=rendered: meaning(file))  # type: ignore[misc]
+        rendered = folder / "helm.yaml"
+        rendered.write_text(render("helm"))
+        report(f"helm: schemas of Kubernetes {' and '.join(KUBERNETES)}", lambda: schemas(rendered))
+        report("helm: values for Airflow's chart", lambda: chart(rendered, folder / "local.yaml"))
         report("checkov: overlays and Containerfiles", lambda: checkov(folder))
     report("hadolint: Containerfiles", hadolint)
     report("compose config", compose)
