@@ -59,7 +59,7 @@ def meaning(rendered: Path) -> Iterator[str]:
 
 
 def chart(overlay: Path, whole: Path) -> Iterator[str]:
-    """The values for Airflow's chart fit the overlay `helm`: its secrets and settings, and the labels of `local`'s pods."""
+    """The values for Airflow's chart fit the overlay `helm`, and carry the labels of the pods of `local`."""
     file = CHECKOUT / "k8s/overlays/helm/airflow-values.yaml"
     (values,) = model.load(file.read_text())
     objects = model.load(overlay.read_text())
