@@ -7,9 +7,7 @@ so that training can be prolonged by asking for more steps.
 
 from __future__ import annotations
 
-import csv
 import hashlib
-import logging
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,8 +18,7 @@ import numpy as np
 from cifake_core.errors import ConfigurationError
 from cifake_core.generation import embedded_networks as networks
 from cifake_core.generation import torch_environment
-
-log = logging.getLogger(__name__)
+from cifake_core.generation.torch_training import Journal, restore, save, tensor
 
 KL_WEIGHT = 5e-4
 EDGE_WEIGHT = 0.5
@@ -75,14 +72,15 @@ def train_autoencoder(images: np.ndarray, folder: Path, stage: Stage) -> Path:
     model = networks.autoencoder().to(memory_format=torch.channels_last)
     optimizer = torch.optim.AdamW(model.parameters(), stage.learning_rate, weight_decay=0.01, fused=True)
     ema = _Ema(model, 0.998)
-    start = _restore(folder / "autoencoder.pt", model, optimizer, ema)
-    journal = _Journal(folder / "autoencoder.csv", ("loss", "l1", "kl"))
+    state = {"model": model, "optimizer": optimizer, "ema": ema}
+    start = restore(folder / "autoencoder.pt", state)
+    journal = Journal(folder / "autoencoder.csv", ("loss", "l1", "kl"))
     saved = time.monotonic()
     for step in range(start, stage.steps):
         generator = torch.Generator().manual_seed(stage.seed * 1_000_003 + step)
         _set_rate(optimizer, stage.learning_rate * _one_cycle(step, stage.steps))
         pick = torch.randint(len(images), (stage.batch,), generator=generator).numpy()
-        batch = _to_tensor(images[pick])
+        batch = tensor(images[pick])
         batch = torch.where(torch.rand(stage.batch, 1, 1, 1, generator=generator) < 0.5, batch.flip(3), batch)
         folded = networks.fold(batch).contiguous(memory_format=torch.channels_last)
         posterior = model.encode(folded).latent_dist
@@ -96,9 +94,9 @@ def train_autoencoder(images: np.ndarray, folder: Path, stage: Stage) -> Path:
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
         ema.update(model)
-        journal.add(step, loss=loss.item(), l1=l1.item(), kl=kl.item())
+        journal.add(step, loss.item(), l1.item(), kl.item())
         if step + 1 == stage.steps or time.monotonic() - saved > stage.checkpoint_seconds:
-            _save(folder / "autoencoder.pt", step + 1, model, optimizer, ema, stage.seed)
+            save(folder / "autoencoder.pt", step + 1, state, seed=stage.seed)
             saved = time.monotonic()
     return folder / "autoencoder.pt"
 
@@ -118,7 +116,7 @@ def encode_latents(images: np.ndarray, classes: np.ndarray, folder: Path) -> tup
         both: list[list[np.ndarray]] = [[], []]
         with torch.no_grad():
             for i in range(0, len(images), 256):
-                batch = _to_tensor(images[i : i + 256])
+                batch = tensor(images[i : i + 256])
                 for out, view in zip(both, (batch, batch.flip(3)), strict=True):
                     out.append(model.encode(networks.fold(view)).latent_dist.mean.numpy())
         latents = np.stack([np.concatenate(part) for part in both])
@@ -145,8 +143,9 @@ def train_denoiser(latents: np.ndarray, classes: np.ndarray, folder: Path, stage
         model.parameters(), stage.learning_rate, betas=(0.9, 0.99), weight_decay=0.01, fused=True
     )
     ema = _Ema(model, EMA_DECAY)
-    start = _restore(folder / "denoiser.pt", model, optimizer, ema)
-    journal = _Journal(folder / "denoiser.csv", ("loss",))
+    state = {"model": model, "optimizer": optimizer, "ema": ema}
+    start = restore(folder / "denoiser.pt", state)
+    journal = Journal(folder / "denoiser.csv", ("loss",))
     data, labels = torch.from_numpy(latents), torch.from_numpy(classes.astype(np.int64))
     saved = time.monotonic()
     for step in range(start, stage.steps):
@@ -167,9 +166,9 @@ def train_denoiser(latents: np.ndarray, classes: np.ndarray, folder: Path, stage
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
         ema.update(model)
-        journal.add(step, loss=loss.item())
+        journal.add(step, loss.item())
         if step + 1 == stage.steps or time.monotonic() - saved > stage.checkpoint_seconds:
-            _save(folder / "denoiser.pt", step + 1, model, optimizer, ema, stage.seed)
+            save(folder / "denoiser.pt", step + 1, state, seed=stage.seed)
             saved = time.monotonic()
     return folder / "denoiser.pt"
 
@@ -181,14 +180,10 @@ def load(file: Path, model: Any, averaged: bool = True) -> Any:
     state = torch.load(file, weights_only=True)
     model.load_state_dict(state["model"])
     if averaged:
-        _Ema(model, 0.0, state["ema"]).copy_to(model)
+        ema = _Ema(model, 0.0)
+        ema.load_state_dict(state["ema"])
+        ema.copy_to(model)
     return model.eval()
-
-
-def _to_tensor(images: np.ndarray) -> Any:
-    import torch
-
-    return torch.from_numpy(images).permute(0, 3, 1, 2).float() / 127.5 - 1
 
 
 def _one_cycle(step: int, steps: int) -> float:
@@ -208,9 +203,17 @@ def _set_rate(optimizer: Any, rate: float) -> None:
 class _Ema:
     """Exponential moving average of a model's weights, with a warm-up that forgets the random start."""
 
-    def __init__(self, model: Any, decay: float, weights: list[Any] | None = None) -> None:
+    def __init__(self, model: Any, decay: float) -> None:
         self.decay, self.updates = decay, 0
-        self.weights = weights or [p.detach().clone() for p in model.parameters()]
+        self.weights = [p.detach().clone() for p in model.parameters()]
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything that goes into a checkpoint."""
+        return {"weights": self.weights, "updates": self.updates}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Back from a checkpoint."""
+        self.weights, self.updates = state["weights"], state["updates"]
 
     def update(self, model: Any) -> None:
         import torch
@@ -222,51 +225,3 @@ class _Ema:
     def copy_to(self, model: Any) -> None:
         for own, other in zip(self.weights, model.parameters(), strict=True):
             other.data.copy_(own)
-
-
-class _Journal:
-    """Mean losses and speed, a CSV line each fifty steps."""
-
-    def __init__(self, file: Path, names: tuple[str, ...]) -> None:
-        self.file, self.names = file, names
-        self.rows: list[dict[str, float]] = []
-        self.since = time.monotonic()
-
-    def add(self, step: int, **losses: float) -> None:
-        self.rows.append(losses)
-        if (step + 1) % 50:
-            return
-        means = [float(np.mean([row[name] for row in self.rows])) for name in self.names]
-        seconds = (time.monotonic() - self.since) / len(self.rows)
-        new = not self.file.exists()
-        with self.file.open("a", newline="") as file:
-            writer = csv.writer(file)
-            if new:
-                writer.writerow(("step", *self.names, "seconds_per_step"))
-            writer.writerow((step + 1, *(f"{mean:.5f}" for mean in means), f"{seconds:.3f}"))
-        log.info("step %d %s, %.3f s a step", step + 1, dict(zip(self.names, means, strict=True)), seconds)
-        self.rows, self.since = [], time.monotonic()
-
-
-def _save(file: Path, step: int, model: Any, optimizer: Any, ema: _Ema, seed: int) -> None:
-    import torch
-
-    partial = file.with_suffix(".partial")
-    state = {"step": step, "seed": seed, "model": model.state_dict(), "ema": ema.weights}
-    state["optimizer"] = optimizer.state_dict()
-    torch.save(state, partial)
-    partial.replace(file)
-
-
-def _restore(file: Path, model: Any, optimizer: Any, ema: _Ema) -> int:
-    import torch
-
-    file.parent.mkdir(parents=True, exist_ok=True)
-    if not file.exists():
-        return 0
-    state = torch.load(file, weights_only=True)
-    model.load_state_dict(state["model"])
-    optimizer.load_state_dict(state["optimizer"])
-    ema.weights, ema.updates = state["ema"], state["step"]
-    log.info("going on from step %d of %s", state["step"], file)
-    return int(state["step"])
