@@ -9,6 +9,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 from deploy.check import model, semantics
 
@@ -64,7 +65,8 @@ def chart(overlay: Path, whole: Path) -> Iterator[str]:
     (values,) = model.load(file.read_text())
     objects = model.load(overlay.read_text())
     wanted = {("Secret", each["secret"]["secretName"]) for each in values["volumes"] if "secret" in each}
-    wanted |= {("ConfigMap", each["configMapRef"]["name"]) for each in model.load(values["extraEnvFrom"])[0]}
+    sources: Any = model.load(values["extraEnvFrom"])[0]
+    wanted |= {("ConfigMap", each["configMapRef"]["name"]) for each in sources}
     parts = ("apiServer", "scheduler", "triggerer", "dagProcessor", "migrateDatabaseJob")
     wanted |= {("ServiceAccount", account["name"]) for p in parts if (account := values[p].get("serviceAccount"))}
     for kind, name in sorted(wanted - {(o["kind"], o["metadata"]["name"]) for o in objects}):
