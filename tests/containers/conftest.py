@@ -129,8 +129,10 @@ def shared() -> Iterator[Path]:
 
 
 @pytest.fixture(scope="session")
-def cifake(podman: Podman, shared: Path, image_source: str) -> Callable[..., dict[str, Any]]:
+def cifake(podman: Podman, shared: Path, image_source: str, real_data: str | None) -> Callable[..., dict[str, Any]]:
     """`cifake(role, *arguments)`: run a verb in a hardened container of a role's image; its JSON result."""
+    if image_source != (real_data or ""):
+        Path(image_source).chmod(0o755)  # pytest's folders are closed to others, such as the images' user
 
     def run(role: str, *arguments: str, timeout: float = 600) -> dict[str, Any]:
         where = ["--network=none", f"--volume={shared}:/var/lib/cifake"]

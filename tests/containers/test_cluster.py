@@ -14,6 +14,7 @@ import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import pytest
 import requests
@@ -184,14 +185,20 @@ def done(cluster: Cluster, job: str) -> None:
     wait_for(lambda: set(cluster.states("Job", job).values()) == {"exited 0"}, 600, lambda: cluster.story("Job", job))
 
 
+def store(cluster: Cluster) -> Any:
+    """A client of the object store."""
+    import boto3
+
+    login = {"aws_access_key_id": "admin", "aws_secret_access_key": cluster.secret("object-store/s3-secret-key")}
+    return boto3.client("s3", endpoint_url=cluster.url("object-store"), region_name="us-east-1", **login)
+
+
 def upload(cluster: Cluster, source: Path) -> None:
     """Put the first real images into the store, where CIFAKE_DATA points the steps to."""
-    import boto3
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    login = {"aws_access_key_id": "admin", "aws_secret_access_key": cluster.secret("object-store/s3-secret-key")}
-    s3 = boto3.client("s3", endpoint_url=cluster.url("object-store"), region_name="us-east-1", **login)
+    s3 = store(cluster)
     for side, rows in (("train", 12_000), ("test", 3_000)):
         with pq.ParquetFile(source / f"{side}.parquet") as whole:
             table = pa.Table.from_batches([next(whole.iter_batches(rows))])
@@ -291,3 +298,53 @@ def test_pods_are_hardened_removed_and_started_within_airflows_rights(cluster: C
         assert pod["spec"]["serviceAccountName"] == "step"
     wait_for(lambda: not cluster.api.pods, 60, lambda: str(cluster.api.pods))
     assert cluster.api.refused == []
+
+
+def test_a_pool_bounds_the_pods_that_draw_and_a_killed_one_is_gone_on_with(
+    cluster: Cluster, run: str, real_data: str | None
+) -> None:
+    if not real_data:
+        pytest.skip("the embedded generator draws CIFAR-10's classes, and there are no real images of them here")
+    s3, at_once, killed, kept = store(cluster), [0], [], []
+
+    def finished(pod: Object) -> list[str]:
+        """Shards of a pod that are in the store."""
+        numbers = [int(a.partition("=")[2]) for a in pod["spec"]["containers"][0]["args"] if a.startswith("--shard=")]
+        names = {f"train-{n:05d}.parquet" if n < 10 else f"test-{n - 10:05d}.parquet" for n in numbers}
+        listed = s3.list_objects_v2(Bucket="cifake", Prefix="generation/").get("Contents", [])
+        return sorted(names & {each["Key"].rsplit("/", 1)[1] for each in listed if "/parts/" not in each["Key"]})
+
+    def strike(pod: Object) -> bool:
+        """Kill the first pod of which a shard is in the store; count those that run meanwhile."""
+        if pod["metadata"]["labels"].get("task_id") != "generate":
+            return False
+        drawing = [p for p in cluster.api.pods.values() if p["metadata"]["labels"].get("task_id") == "generate"]
+        at_once.append(sum(p["status"]["phase"] == "Running" for p in drawing))
+        if killed or not finished(pod):
+            return False
+        killed.append(pod["metadata"]["labels"]["map_index"])
+        kept.extend(finished(pod))
+        return True
+
+    cluster.api.strike = strike
+    airflow = cluster.airflow()
+    pool = airflow.call("GET", "/pools/shards")
+    assert pool["include_deferred"]
+    airflow.call("PATCH", "/dags/cifake_training", json={"is_paused": True})  # the published version would start it
+    conf = {"generator": "embedded", "train_rows": 400, "test_rows": 100, "rows_per_task": 60}
+    path = airflow.trigger("cifake_dataset", conf)
+    assert airflow.wait(path, 1500) == "success", airflow.story(path)
+
+    listed = airflow.call("GET", f"{path}/taskInstances")["task_instances"]
+    tries = {str(t["map_index"]): t["try_number"] for t in listed if t["task_id"] == "generate"}
+    assert tries == {str(index): 2 if [str(index)] == killed else 1 for index in range(4)}
+    assert max(at_once) == pool["slots"] == 2
+    results = s3.list_objects_v2(Bucket="cifake", Prefix="results/cifake_dataset/")["Contents"]
+    drawn = {
+        each["Key"].rsplit("-", 1)[1]: json.loads(s3.get_object(Bucket="cifake", Key=each["Key"])["Body"].read())
+        for each in results
+        if "/generate-" in each["Key"]
+    }
+    assert sum(each["rows"] for each in drawn.values()) == 250
+    again = drawn[f"{killed[0]}.json"]["shards"]
+    assert {each["shard"] + ".parquet" for each in again if not each["drawn"]} >= set(kept) != set()
