@@ -1,0 +1,175 @@
+"""Does what a photograph shows tell generators apart that no detector was trained on?
+
+python -m benchmarks.typicality --dataset VERSION
+
+A network learns the ten object classes from the REAL training images alone; no FAKE is shown to it. Then images are
+scored by how sure it is of what they show, and by how far their features lie from those of REAL ones. AUROC of FAKE
+against the test split's REAL, for the dataset's own generators and for the tiles of CIFAKE_UNSEEN. Killed, the same
+command goes on after the last whole epoch.
+
+Scores: largest softmax probability (Hendrycks & Gimpel 2017, https://arxiv.org/abs/1610.02136), energy (Liu et al.
+2020, https://arxiv.org/abs/2010.03759), Mahalanobis distance (Lee et al. 2018, https://arxiv.org/abs/1807.03888) and
+relative Mahalanobis distance (Ren et al. 2021, https://arxiv.org/abs/2106.09022).
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks import common
+
+BATCH = 128
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--dataset", required=True, help="a version in CIFAKE_HOME")
+    parser.add_argument("--unseen", default=os.environ.get("CIFAKE_UNSEEN"), help="Parquet of tiles; CIFAKE_UNSEEN")
+    parser.add_argument("--epochs", type=int, default=12)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--folder", type=Path, default=common.CHECKOUT / ".cifake/benchmarks/typicality")
+    options = parser.parse_args()
+    from cifake_core.evaluation import testset
+    from cifake_core.images import dataset
+    from cifake_core.settings import CLASSES
+    from cifake_core.storage import Store
+
+    store = Store()
+    manifest = dataset.load(store, options.dataset)
+    train, test = (_rows(store, manifest, split) for split in ("train", "test"))
+    real, classes = train["REAL"], np.array([CLASSES.index(name) for name in train["classes"]])
+    model = _train(options, real, classes)
+    right = [CLASSES.index(name) for name in test["classes"]]
+    fitted = Fitted(model, real[:10_000], classes[:10_000])
+    of_real = fitted.scores(test["REAL"])
+    fakes = {name: images for name, images in test.items() if name not in ("REAL", "classes")}
+    if options.unseen:
+        tiles = testset.load_tiles(options.unseen)
+        for names in (tiles.families, tiles.generators):
+            fakes |= {f"unseen {name}": tiles.images[names == name] for name in sorted(set(names))}
+    common.write_result(
+        "typicality",
+        {
+            "what": "AUROC, and recall at 5 % false alarms, of scores by a network that learnt object classes of REAL",
+            "dataset version": options.dataset,
+            "real rows": len(real),
+            "epochs": options.epochs,
+            "seed": options.seed,
+            "accuracy on classes of REAL test images": round(float(np.mean(fitted.classify(test["REAL"]) == right)), 4),
+            "scores": {name: _judge(fitted.scores(images), of_real) for name, images in fakes.items()},
+            "machine": common.machine("tensorflow-cpu", "keras"),
+        },
+    )
+
+
+def _rows(store: Any, manifest: Any, split: str) -> dict[str, Any]:
+    """REAL and each generator → images; `classes` are those of REAL."""
+    from cifake_core.images import dataset
+
+    images, _ = dataset.arrays(store, manifest, split)
+    table = dataset.read(store, manifest, split)
+    names = np.array([name or "REAL" for name in table["generator"].to_pylist()])
+    classes = np.array(table["class"].to_pylist())[names == "REAL"]
+    return {**{str(name): images[names == name] for name in np.unique(names)}, "classes": classes}
+
+
+def _network() -> Any:
+    import keras
+    from keras import layers
+
+    x = inputs = keras.Input((32, 32, 3))
+    x = layers.Rescaling(1 / 127.5, -1)(x)
+    for stage, widths in enumerate(((32,), (64, 64), (128, 128), (256,))):
+        x = layers.MaxPooling2D()(x) if stage else x
+        for filters in widths:
+            x = layers.Conv2D(filters, 3, padding="same", use_bias=False, kernel_initializer="he_normal")(x)
+            x = layers.ReLU()(layers.BatchNormalization(momentum=0.9)(x))
+    features = layers.GlobalAveragePooling2D(name="features")(x)
+    return keras.Model(inputs, layers.Dense(10, name="classes")(features))
+
+
+def _train(options: argparse.Namespace, images: np.ndarray, classes: np.ndarray) -> Any:
+    import keras
+    import tensorflow as tf
+
+    keras.utils.set_random_seed(options.seed)
+    model, steps = _network(), len(images) // BATCH * options.epochs
+    rate = keras.optimizers.schedules.CosineDecay(0.0004, steps * 4 // 5, warmup_target=0.004, warmup_steps=steps // 5)
+    model.compile(
+        keras.optimizers.AdamW(rate, weight_decay=0.05),
+        keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+        metrics=["accuracy"],
+    )
+
+    def change(batch: Any, labels: Any) -> Any:
+        batch = tf.pad(tf.image.random_flip_left_right(batch), ((0, 0), (4, 4), (4, 4), (0, 0)), "REFLECT")
+        return tf.image.random_crop(batch, (BATCH, 32, 32, 3)), labels
+
+    data = tf.data.Dataset.from_tensor_slices((images, classes)).shuffle(len(images), options.seed)
+    data = data.batch(BATCH, drop_remainder=True).map(change).prefetch(2)
+    kept = keras.callbacks.BackupAndRestore(str(options.folder), delete_checkpoint=False)
+    model.fit(data, epochs=options.epochs, verbose=2, callbacks=[kept])
+    return model
+
+
+class Fitted:
+    """A trained network, and where REAL images lie among its features: images of `classes`, (N, 32, 32, 3) uint8."""
+
+    def __init__(self, model: Any, images: np.ndarray, classes: np.ndarray) -> None:
+        import keras
+
+        self.both = keras.Model(model.input, [model.get_layer("features").output, model.output])
+        features, _ = self._run(images)
+        self.means = np.stack([features[classes == each].mean(0) for each in range(10)])
+        self.precision = _precision(features - self.means[classes])
+        self.mean, self.whole = features.mean(0), _precision(features - features.mean(0))
+
+    def classify(self, images: np.ndarray) -> np.ndarray:
+        """Class numbers (N,)."""
+        return self._run(images)[1].argmax(1)
+
+    def scores(self, images: np.ndarray) -> dict[str, np.ndarray]:
+        """Each score (N,): the higher, the less like a REAL image."""
+        features, logits = self._run(images)
+        largest = logits.max(1)
+        energy = -(np.log(np.exp(logits - largest[:, None]).sum(1)) + largest)
+        near = np.min([_squared(features - mean, self.precision) for mean in self.means], 0)
+        return {
+            "largest probability": -np.exp(largest + energy),
+            "energy": energy,
+            "Mahalanobis": near,
+            "relative Mahalanobis": near - _squared(features - self.mean, self.whole),
+        }
+
+    def _run(self, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        features, logits = self.both.predict(images, batch_size=500, verbose=0)
+        return features.astype(float), logits.astype(float)
+
+
+def _precision(centred: np.ndarray) -> np.ndarray:
+    return np.linalg.inv(np.cov(centred, rowvar=False) + 1e-3 * np.eye(centred.shape[1]))
+
+
+def _squared(centred: np.ndarray, precision: np.ndarray) -> np.ndarray:
+    return np.einsum("ni,ij,nj->n", centred, precision, centred)
+
+
+def _judge(fake: dict[str, np.ndarray], real: dict[str, np.ndarray]) -> dict[str, dict[str, float]]:
+    from cifake_core.evaluation.metrics import auroc
+
+    found = {}
+    for name, scores in fake.items():
+        labels = np.repeat([1, 0], [len(scores), len(real[name])])
+        area = auroc(labels, np.concatenate([scores, real[name]])) or 0.0
+        recall = float(np.mean(scores > np.quantile(real[name], 0.95)))
+        found[name] = {"auroc": round(area, 4), "recall_at_5": round(recall, 4)}
+    return found
+
+
+if __name__ == "__main__":
+    main()
