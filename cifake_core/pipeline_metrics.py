@@ -91,9 +91,9 @@ def evaluation(version: int, dataset_version: str, figures: Mapping[str, float])
             kind, _, part = figure.partition("/")
             if kind == "slice":
                 yield "evaluation_slice_accuracy", "Accuracy on a slice.", {**named, "slice": part}, value
-            elif kind != "unseen":
+            elif not part:
                 yield "evaluation_score", "A figure of the whole test split.", {**named, "metric": figure}, value
-            elif part.endswith("/recall"):
+            elif kind == "unseen" and part.endswith("/recall"):
                 labels = {**named, "generator": part.removesuffix("/recall")}
                 yield "evaluation_unseen_recall", "Share of an unseen generator's images called FAKE.", labels, value
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict
 
 from cifake_core.evaluation import metrics, pages
+from cifake_core.evaluation.averaging import Average
 from cifake_core.evaluation.testset import UNSEEN, WHOLE, Scored, TestSet
 from cifake_core.settings import LABELS, REAL
 
@@ -54,6 +56,7 @@ class Evaluation(BaseModel, frozen=True):
     slices: list[SliceReport]
     unseen: list[UnseenReport]
     notes: list[str] = []
+    averages: list[Average] = []  # test-time averaging: in no other figure
 
     def scalars(self) -> dict[str, float]:
         """The figures worth tracking, flat: what goes to MLflow and into a verb's JSON."""
@@ -72,11 +75,14 @@ class Evaluation(BaseModel, frozen=True):
         for generator in self.unseen:
             named[f"unseen/{generator.name}/auroc"] = generator.auroc
             named[f"unseen/{generator.name}/recall"] = generator.recall
+        for average in self.averages:
+            named[f"averaged/{average.name}/accuracy"] = average.averaged
+            named[f"averaged/{average.name}/gain"] = average.averaged - average.plain
         return {name: float(value) for name, value in named.items() if value is not None}
 
 
-def summarise(model: str, testset: TestSet, scored: dict[str, Scored]) -> Evaluation:
-    """Everything the report holds, from the scores of `testset.score_slices`.
+def summarise(model: str, testset: TestSet, scored: dict[str, Scored], averages: Sequence[Average] = ()) -> Evaluation:
+    """Everything the report holds, from the scores of `testset.score_slices`, and what `averaging.measure` found.
 
     Raises:
         DatasetError: the test set is empty.
@@ -112,6 +118,7 @@ def summarise(model: str, testset: TestSet, scored: dict[str, Scored]) -> Evalua
         slices=parts,
         unseen=unseen,
         notes=testset.notes,
+        averages=list(averages),
     )
 
 

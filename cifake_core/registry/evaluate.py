@@ -8,7 +8,7 @@ from typing import Any
 from cifake_core import pipeline_metrics
 from cifake_core.bundle import Detector
 from cifake_core.errors import ModelError
-from cifake_core.evaluation import report, testset
+from cifake_core.evaluation import averaging, report, testset
 from cifake_core.mlflow_client import client, registry_errors
 from cifake_core.registry.artifacts import ModelVersion, fetch, resolve
 from cifake_core.storage import Store
@@ -30,7 +30,8 @@ def evaluate_version(
     images = testset.load(store, dataset_of(version, dataset_version), unseen)
     detector = Detector(fetch(version))
     scored = testset.score_slices(detector.probability_real, images, detector.info.threshold, damage_rows)
-    evaluation = report.summarise(f"{version.name} version {version.version}", images, scored)
+    averages = averaging.measure(detector.probability_real, images, scored[testset.WHOLE], damage_rows)
+    evaluation = report.summarise(f"{version.name} version {version.version}", images, scored, averages)
     files = {
         "report.json": evaluation.model_dump_json(indent=2),
         "report.html": report.page(evaluation, images, scored),

@@ -22,6 +22,8 @@ def _render_evaluate(shown: dict[str, Any]) -> str:
     lines += [f"  {name}: {value:.4f}" for name, value in figures.items() if "/" not in name]
     worst = sorted((v, k.removeprefix("slice/")) for k, v in figures.items() if k.startswith("slice/"))[:5]
     lines += ["weakest slices: " + ", ".join(f"{name} {100 * value:.1f} %" for value, name in worst)]
+    gains = [(k.split("/")[1], v) for k, v in figures.items() if k.startswith("averaged/") and k.endswith("/gain")]
+    lines += ["test-time averaging, used nowhere: " + ", ".join(f"{name} {100 * v:+.2f} points" for name, v in gains)]
     return "\n".join([*lines, f"report: {shown['report_url']}"])
 
 

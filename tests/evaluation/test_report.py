@@ -15,7 +15,7 @@ import pytest
 from PIL import Image
 
 from cifake_core.errors import DatasetError
-from cifake_core.evaluation import report, testset
+from cifake_core.evaluation import averaging, report, testset
 from cifake_core.evaluation.report import Evaluation
 from cifake_core.evaluation.testset import TestSet
 from cifake_core.images.dataset import Manifest
@@ -92,6 +92,18 @@ def test_the_page_is_whole_needs_no_network_and_escapes_names(images: TestSet) -
     assert f"{100 * evaluation.whole.accuracy:.2f} %" in page.words
     for name in ("damage:blur-1", "class:cat"):
         assert name in page.words
+
+
+def test_averaging_is_an_extra_row_that_changes_no_other_figure(images: TestSet) -> None:
+    scored = testset.score_slices(brightness, images)
+    averages = averaging.measure(brightness, images, scored["all"], 40)
+    plain, extra = report.summarise("m", images, scored), report.summarise("m", images, scored, averages)
+    assert extra.model_copy(update={"averages": []}) == plain
+    assert plain.scalars().items() <= extra.scalars().items()
+    assert extra.scalars()["averaged/flip/accuracy"] == averages[0].averaged
+    assert "With test-time averaging" in _Page(report.page(extra, images, scored)).words
+    assert "With test-time averaging" not in report.page(plain, images, scored)
+    assert Evaluation.model_validate_json(extra.model_dump_json()) == extra
 
 
 def test_a_perfect_score_leaves_nothing_to_show_as_wrong(images: TestSet) -> None:
