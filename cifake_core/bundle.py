@@ -5,6 +5,8 @@ A folder with `detector.json` (`BundleInfo`), two ONNX graphs and `parity.npz`:
 - `score.onnx`: `images` (N, S, S, 3) uint8 → `logit` (N,) float32, `probability_real` (N,) float32.
 - `explain.onnx`: `images` → `logit` (N,), and per convolution block b, in `BundleInfo.blocks` order,
   `activations_b` and `gradients_b`, both (N, h, w, c) float32; gradients are of the logit, not of the sigmoid.
+  A transformer's also has the weights of each layer of attention from the input on, `attention1`, …, (N, heads, T, T)
+  float32: how much each token takes from each; the last, (N, T, 1), is each token's share in the pooled one.
 - `parity.npz`: `images` (K, S, S, 3) uint8 and `probability_real` (K,) float32 that Keras gave for them at export.
 - `reference.json`, not in every bundle: the `ReferenceProfile` of its validation data, which live traffic is held to.
 
@@ -15,7 +17,7 @@ from __future__ import annotations
 
 import hashlib
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -71,11 +73,15 @@ def sha256(path: Path) -> str:
 
 @dataclass(frozen=True)
 class Explanation:
-    """Logits (N,) and, per block, activations and gradients of the logit, each (N, h, w, c) float32."""
+    """Logits (N,) and, per block, activations and gradients of the logit, each (N, h, w, c) float32.
+
+    And per layer of attention its weights, as the bundle has them; a network without attention has none.
+    """
 
     logits: np.ndarray
     activations: dict[str, np.ndarray]
     gradients: dict[str, np.ndarray]
+    attention: dict[str, np.ndarray] = field(default_factory=dict)
 
 
 class Detector:
@@ -85,7 +91,8 @@ class Detector:
         folder: a bundle folder.
         threads: ONNX Runtime's intra-op threads; 0 lets it choose.
 
-    `reference` is the profile of its validation data; None in bundles that carry none.
+    `reference` is the profile of its validation data; None in bundles that carry none. `attention` names the layers of
+    attention; most have none.
 
     Raises:
         ModelError: a file is missing, its hash is wrong, a graph does not load,
@@ -119,6 +126,7 @@ class Detector:
             )
         except Exception as exc:  # onnxruntime's errors have no public common base
             raise ModelError(f"{folder}: an ONNX graph does not load ({exc})") from exc
+        self.attention = [o.name for o in self._explain.get_outputs() if o.name.startswith("attention")]
         self.reference = self._reference()
         with np.load(folder / "parity.npz") as parity:
             images, recorded = parity["images"], parity["probability_real"]
@@ -162,6 +170,7 @@ class Detector:
             out["logit"],
             {name: out[f"activations_{name}"] for name in blocks},
             {name: out[f"gradients_{name}"] for name in blocks},
+            {name: out[name] for name in self.attention},
         )
 
     def label(self, probability_real: float) -> str:

@@ -106,17 +106,21 @@ def reference_profile(graph: Path, images: np.ndarray) -> drift.ReferenceProfile
 
 def score_graph(model: keras.Model) -> onnx.ModelProto:
     """Images (N, S, S, 3) uint8 → `logit` (N,), `probability_real` (N,)."""
-    return _convert(model, {"logit": "logit", "probability_real": "probability_real"})
+    return _convert(model, {name: model.get_layer(name).output for name in ("logit", "probability_real")})
 
 
 def explanation_graph(model: keras.Model) -> onnx.ModelProto:
     """Images → `logit` (N,) and per block `activations_b`, `gradients_b` (N, h, w, c): a forward and a reverse pass.
 
+    And per layer of attention its weights, `attention1`, …, as `topologies.attention` has them.
+
     Raises:
         ModelError: an operator of the network has no gradient rule; it is named.
     """
     blocks = topologies.blocks(model)
-    forward = _convert(model, {"logit": "logit", **{f"activations_{name}": name for name in blocks}})
+    wanted = {"logit": model.get_layer("logit").output}
+    wanted |= {f"activations_{name}": model.get_layer(name).output for name in blocks}
+    forward = _convert(model, wanted | topologies.attention(model))
     graph, gradients = append_gradients(forward, "logit", [f"activations_{name}" for name in blocks])
     outputs = {output.name: output for output in graph.graph.output}
     for name, gradient in zip(blocks, gradients, strict=True):
@@ -131,12 +135,12 @@ def explanation_graph(model: keras.Model) -> onnx.ModelProto:
     return graph
 
 
-def _convert(model: keras.Model, layers: Mapping[str, str]) -> onnx.ModelProto:
-    """A graph whose outputs are the named layers' outputs; (N, 1) ones come out as (N,)."""
+def _convert(model: keras.Model, wanted: Mapping[str, keras.KerasTensor]) -> onnx.ModelProto:
+    """A graph whose outputs are those of the model's tensors, by these names; (N, 1) ones come out as (N,)."""
     import keras
     import tensorflow as tf
 
-    several = keras.Model(model.inputs, [model.get_layer(layer).output for layer in layers.values()])
+    several = keras.Model(model.inputs, list(wanted.values()))
 
     def forward(images: tf.Tensor) -> list[tf.Tensor]:
         outputs = several(tf.cast(images, tf.float32), training=False)
@@ -152,7 +156,7 @@ def _convert(model: keras.Model, layers: Mapping[str, str]) -> onnx.ModelProto:
             graph, _ = tf2onnx.convert.from_function(tf.function(forward), [signature], opset=OPSET)
         except Exception as exc:  # tf2onnx raises whatever its handlers raise
             raise ModelError(f"{model.name} does not convert to ONNX: {str(exc).splitlines()[0]}") from exc
-    names = {output.name: name for output, name in zip(graph.graph.output, layers, strict=True)}
+    names = {output.name: name for output, name in zip(graph.graph.output, wanted, strict=True)}
     for node in graph.graph.node:
         node.input[:] = [names.get(name, name) for name in node.input]
         node.output[:] = [names.get(name, name) for name in node.output]
@@ -163,7 +167,7 @@ def _convert(model: keras.Model, layers: Mapping[str, str]) -> onnx.ModelProto:
     for node in graph.graph.node:
         if not node.domain and not onnx.defs.has(node.op_type):
             raise ModelError(f"{model.name} does not convert to ONNX: no counterpart of {node.op_type} ({node.name})")
-    graph.doc_string = f"{model.name}: {', '.join(layers)}"
+    graph.doc_string = f"{model.name}: {', '.join(wanted)}"
     return graph
 
 
@@ -192,13 +196,15 @@ def keras_outputs(model: keras.Model, images: np.ndarray) -> dict[str, np.ndarra
 
     blocks = topologies.blocks(model)
     layers = [*blocks, "logit", "probability_real"]
-    several = keras.Model(model.inputs, [model.get_layer(layer).output for layer in layers])
+    attention = topologies.attention(model)
+    several = keras.Model(model.inputs, [*(model.get_layer(layer).output for layer in layers), *attention.values()])
     pixels = tf.convert_to_tensor(images, tf.float32)
     with tf.GradientTape() as tape:
         tape.watch(pixels)
-        outputs = dict(zip(layers, several(pixels, training=False), strict=True))
+        outputs = dict(zip([*layers, *attention], several(pixels, training=False), strict=True))
     gradients = tape.gradient(outputs["logit"], [outputs[name] for name in blocks])
     found = {name: outputs[name].numpy()[:, 0] for name in ("logit", "probability_real")}
+    found |= {name: outputs[name].numpy() for name in attention}
     for name, gradient in zip(blocks, gradients, strict=True):
         if gradient is None:
             raise ModelError(f"the logit of {model.name} does not depend on {name!r}; it cannot be explained")

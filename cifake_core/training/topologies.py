@@ -1,7 +1,8 @@
 """Network shapes by name.
 
 Every topology takes 32×32 RGB pixels 0..255, scales them inside the model, and ends in `logit` and
-`probability_real`. The post-activation outputs worth explaining are layers named `block1`, `block2`, …
+`probability_real`. The post-activation outputs worth explaining are layers named `block1`, `block2`, …; layers of
+attention are named `attention1`, …, and the last of them pools the tokens.
 """
 
 from __future__ import annotations
@@ -91,7 +92,13 @@ def build(name: str, image_size: int = SIZE) -> keras.Model:
 
 def blocks(model: keras.Model) -> list[str]:
     """Names of the layers that can be explained, from the input on."""
-    return [layer.name for layer in model.layers if layer.name.startswith("block") and layer.name[5:].isdigit()]
+    return [layer.name for layer in model.layers if re.fullmatch(r"block\d+", layer.name)]
+
+
+def attention(model: keras.Model) -> dict[str, keras.KerasTensor]:
+    """Attention weights by layer, from the input on: (N, heads, to, from), and (N, from, 1) of the pooling; or none."""
+    found = {layer.name: layer.output for layer in model.layers if re.fullmatch(r"attention\d+", layer.name)}
+    return {name: output[1] if isinstance(output, (list, tuple)) else output for name, output in found.items()}
 
 
 @topology("seed")
@@ -182,3 +189,19 @@ def _house_s(x: keras.KerasTensor) -> keras.KerasTensor:
 def _house_m(x: keras.KerasTensor) -> keras.KerasTensor:
     """The larger house detector: under 1,200,000 weights."""
     return _house(x, (48, 96, 160), (1, 2, 1))
+
+
+@topology("efficientnet-b0")
+def _efficientnet_b0(x: keras.KerasTensor) -> keras.KerasTensor:
+    """EfficientNet-B0 from scratch, for comparison only: it halves 32×32 images five times."""
+    from cifake_core.training import efficientnet
+
+    return efficientnet.features(x)
+
+
+@topology("cct")
+def _cct(x: keras.KerasTensor) -> keras.KerasTensor:
+    """The attention network: a compact convolutional transformer of four layers, under 500,000 weights."""
+    from cifake_core.training import cct
+
+    return cct.features(x)

@@ -3,6 +3,7 @@ import pytest
 
 from cifake_core.errors import ConfigurationError
 from cifake_core.training import topologies
+from tests.conftest import CHECKOUT
 
 
 @pytest.mark.parametrize(
@@ -20,6 +21,24 @@ def test_the_papers_networks_have_the_papers_numbers_of_weights(name, size, para
     assert topologies.build(name, size).count_params() == parameters
 
 
+def test_efficientnet_is_keras_own_weight_for_weight(rows):
+    import keras
+
+    theirs = keras.applications.EfficientNetB0(include_top=False, weights=None, input_shape=(32, 32, 3), pooling="avg")
+    ours = topologies.build("efficientnet-b0")
+    rng = np.random.default_rng(0)
+    weights = [weight for weight in theirs.weights if not weight.path.startswith("normalization")]
+    for weight in weights:
+        if "bn" in weight.path:  # as if trained: fresh statistics would hide a misplaced normalisation
+            weight.assign(rng.uniform(0.5, 1.5, weight.shape))
+    ours.set_weights([np.asarray(weight) for weight in weights] + ours.get_weights()[-2:])
+    features = keras.Model(ours.input, ours.get_layer("logit").input)
+    pixels = rows.images[:4].astype(np.float32)
+    np.testing.assert_allclose(features(pixels), theirs(pixels), rtol=1e-3, atol=1e-5)
+    larger = topologies.build("efficientnet-b0", 64)
+    assert [larger.get_layer(name).output.shape[1] for name in topologies.blocks(larger)] == [32, 16, 8, 4, 4, 2, 2]
+
+
 @pytest.mark.parametrize("name", topologies.names())
 def test_every_topology_scores_pixels_and_names_what_can_be_explained(name, rows):
     model = topologies.build(name)
@@ -31,6 +50,7 @@ def test_every_topology_scores_pixels_and_names_what_can_be_explained(name, rows
     assert names == [f"block{number}" for number in range(1, len(names) + 1)]
     assert names
     assert all(len(model.get_layer(name).output.shape) == 4 for name in names)
+    assert f"| `{name}` | {model.count_params():,} |" in (CHECKOUT / "docs/training.md").read_text()
 
 
 def test_an_unknown_topology_is_refused_with_the_known_ones():
