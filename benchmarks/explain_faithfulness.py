@@ -42,7 +42,7 @@ def main() -> None:
     rng = np.random.default_rng(0)
     maps = {RANDOM: rng.random(pixels.shape[:3]).astype(np.float32)}
     table: dict[str, Any] = {}
-    for method in (RANDOM, *explainer.METHODS):
+    for method in (RANDOM, *explainer.methods(detector)):
         start = time.perf_counter()
         if method != RANDOM:
             maps[method] = explainer.heatmaps(detector, pixels, method=method, blocks=blocks[-1:], target=target)

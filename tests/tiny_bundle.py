@@ -11,11 +11,16 @@ SIZE, CHANNELS = 32, (4, 6)
 
 
 def write_tiny_bundle(
-    folder: Path, seed: int = 0, dataset_version: str = "0123456789abcdef", reference: np.ndarray | None = None
+    folder: Path,
+    seed: int = 0,
+    dataset_version: str = "0123456789abcdef",
+    reference: np.ndarray | None = None,
+    attention: bool = False,
 ) -> Path:
     """Write a bundle with random weights; another seed gives another model.
 
-    With `reference`, (N, 32, 32, 3) uint8, it carries the profile of these images.
+    With `reference`, (N, 32, 32, 3) uint8, it carries the profile of these images. With `attention`, a layer of
+    attention and a pooling one stand in place of the dense head.
     """
     import onnxruntime
 
@@ -23,9 +28,11 @@ def write_tiny_bundle(
     from cifake_core.monitoring import drift, features
 
     folder.mkdir(parents=True, exist_ok=True)
-    weights = _weights(seed)
-    (folder / "score.onnx").write_bytes(_graph(weights, explain=False))
-    (folder / "explain.onnx").write_bytes(_graph(weights, explain=True))
+    weights, graph = _weights(seed), _graph
+    if attention:
+        weights, graph = weights | _attention_weights(seed), _attention_graph
+    (folder / "score.onnx").write_bytes(graph(weights, explain=False))
+    (folder / "explain.onnx").write_bytes(graph(weights, explain=True))
     images = np.random.default_rng(1).integers(0, 256, (8, SIZE, SIZE, 3), np.uint8)
     session = onnxruntime.InferenceSession(folder / "score.onnx", providers=["CPUExecutionProvider"])
     np.savez(
@@ -58,6 +65,15 @@ def _weights(seed: int) -> dict[str, np.ndarray]:
         "w1": rng.normal(0, 0.4, (first, 3, 3, 3)).astype(np.float32),
         "w2": rng.normal(0, 0.4, (second, first, 3, 3)).astype(np.float32),
         "head": rng.normal(0, 0.1, (second, 8, 8)).astype(np.float32),
+    }
+
+
+def _attention_weights(seed: int) -> dict[str, np.ndarray]:
+    rng, width = np.random.default_rng([seed, 1]), CHANNELS[1]
+    return {
+        "query": rng.normal(0, 2, (width, width)).astype(np.float32),
+        "pool": rng.normal(0, 2, (width, 1)).astype(np.float32),
+        "dense": rng.normal(0, 1, (width, 1)).astype(np.float32),
     }
 
 
@@ -102,4 +118,60 @@ def _graph(weights: dict[str, np.ndarray], *, explain: bool) -> bytes:
     graph = helper.make_graph(nodes, "tiny", [images], outputs, initialisers)
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
     checker.check_model(model, full_check=True)
+    return bytes(model.SerializeToString())
+
+
+def _attention_graph(weights: dict[str, np.ndarray], *, explain: bool) -> bytes:
+    """The same convolutions; their 64 pixels are tokens of one attention beside the identity, then pooled."""
+    import onnx
+    from onnx import TensorProto, checker, helper, numpy_helper
+
+    from cifake_core.training.onnx_gradients import append_gradients
+
+    model = onnx.load_from_string(_graph(weights, explain=False))
+    graph, node = model.graph, helper.make_node
+    kept = [each for each in graph.node if each.output[0] not in ("product", "logit", "probability_real")]
+    constants = [each for each in graph.initializer if each.name not in ("head", "axes")]
+    del graph.node[:], graph.output[:], graph.initializer[:]
+    graph.node.extend(kept)
+    graph.node.extend(
+        [
+            *(node("Transpose", [f"a{i}"], [f"activations_block{i}"], perm=[0, 2, 3, 1]) for i in (1, 2)),
+            node("Reshape", ["activations_block2", "rows"], ["tokens"]),
+            node("Transpose", ["tokens"], ["keys"], perm=[0, 2, 1]),
+            node("MatMul", ["tokens", "query"], ["queries"]),
+            node("MatMul", ["queries", "keys"], ["likeness"]),
+            node("Softmax", ["likeness"], ["attended"], axis=-1),
+            node("Unsqueeze", ["attended", "one"], ["attention1"]),
+            node("MatMul", ["attended", "tokens"], ["taken"]),
+            node("Add", ["tokens", "taken"], ["mixed"]),
+            node("MatMul", ["mixed", "pool"], ["importance"]),
+            node("Softmax", ["importance"], ["attention2"], axis=1),
+            node("Mul", ["mixed", "attention2"], ["shares"]),
+            node("ReduceSum", ["shares", "one"], ["pooled"], keepdims=0),
+            node("MatMul", ["pooled", "dense"], ["column"]),
+            node("Reshape", ["column", "flat"], ["logit"]),
+        ]
+    )
+    shapes = {"rows": [-1, 64, CHANNELS[1]], "one": [1], "flat": [-1]}
+    constants += [numpy_helper.from_array(np.array(value), name) for name, value in shapes.items()]
+    graph.initializer.extend(constants)
+    outputs: dict[str, list[int]] = {"logit": []}
+    if explain:
+        blocks = {"block1": [16, 16, CHANNELS[0]], "block2": [8, 8, CHANNELS[1]]}
+        outputs |= {"attention1": [1, 64, 64], "attention2": [64, 1]}
+        outputs |= {f"activations_{name}": shape for name, shape in blocks.items()}
+        model, gradients = append_gradients(model, "logit", [f"activations_{name}" for name in blocks])
+        for gradient, (name, shape) in zip(gradients, blocks.items(), strict=True):
+            model.graph.node.append(node("Identity", [gradient], [f"gradients_{name}"]))
+            outputs[f"gradients_{name}"] = shape
+    else:
+        graph.node.append(node("Sigmoid", ["logit"], ["probability_real"]))
+        outputs["probability_real"] = []
+    model.graph.output.extend(
+        helper.make_tensor_value_info(name, TensorProto.FLOAT, ["n", *shape]) for name, shape in outputs.items()
+    )
+    del model.opset_import[:]
+    model.opset_import.append(helper.make_opsetid("", 18))
+    checker.check_model(model)
     return bytes(model.SerializeToString())

@@ -90,7 +90,10 @@ class ExplainOptions(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    method: Method = Field("gradcam", description="How evidence is found; `smooth-` averages over noisy copies.")
+    method: Method = Field(
+        "gradcam",
+        description="How evidence is found; `smooth-` averages over noisy copies. `/model` lists those that fit.",
+    )
     block: str = Field(
         "", description="A convolution block of the model, several joined by `,`, or `all`; default last."
     )
@@ -155,7 +158,7 @@ class ModelCard(BaseModel):
     threshold: float
     unsure: tuple[float, float] | None
     blocks: list[Block]
-    methods: list[str]
+    methods: list[str] = Field(description="Ways to explain this model; `attention-rollout` needs attention.")
     colormaps: list[str]
     run_id: str | None
     created: datetime | None

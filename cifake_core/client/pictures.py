@@ -79,6 +79,10 @@ def _here(champion: str, options: dict[str, Any]) -> Callable[[bytes], bytes]:
         blocks = explainer.choose_blocks([block.name for block in info.blocks], chosen.block)
     except ValueError as exc:
         raise ConfigurationError(f"--block: {exc}") from exc
+    try:
+        explainer.check(detector, chosen.method)
+    except ValueError as exc:
+        raise ConfigurationError(f"--method: {exc}") from exc
 
     def draw(data: bytes) -> bytes:
         pixels = codec.resize(codec.normalise(data).pixels, info.image_size)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from cifake_core import bundle
 from cifake_core.errors import CifakeError, ConfigurationError, ModelError
@@ -50,6 +50,15 @@ class ExplanationPolicy(_Part, frozen=True):
     images: int = Field(gt=1)
     tolerance: float = Field(ge=0, le=2)
     alpha: float = Field(gt=0, lt=1)
+
+    @field_validator("method")
+    @classmethod
+    def _explains_any_model(cls, method: str) -> str:
+        from cifake_core.explain import explainer
+
+        if method not in explainer.METHODS or method == explainer.ROLLOUT:
+            raise ValueError(f"{method!r} is no method that explains any model")
+        return method
 
 
 class Bounds(_Part, frozen=True):

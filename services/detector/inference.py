@@ -110,6 +110,10 @@ def explain(served: Served, data: bytes, options: ExplainOptions) -> Explained:
         blocks = explainer.choose_blocks([block.name for block in info.blocks], options.block)
     except ValueError as exc:
         raise ProblemError("invalid_request", f"block: {exc}") from exc
+    try:
+        explainer.check(served.detector, options.method)
+    except ValueError as exc:
+        raise ProblemError("invalid_request", f"method: {exc}") from exc
     scored = _scored(served, data)
     if options.target == "predicted":
         target = explainer.predicted(scored.probability_real, info.threshold)
@@ -188,7 +192,7 @@ def card(served: Served) -> answers.ModelCard:
         threshold=info.threshold,
         unsure=info.unsure,
         blocks=[answers.Block(**block.model_dump()) for block in info.blocks],
-        methods=list(explainer.METHODS),
+        methods=explainer.methods(served.detector),
         colormaps=list(overlay.COLORMAPS),
         run_id=version.run_id or None,
         created=datetime.fromtimestamp(version.created, UTC) if version.created else None,

@@ -137,8 +137,13 @@ def test_explain_writes_one_png_per_image(photos: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("champion")
-@pytest.mark.parametrize("option", [["--method", "nope"], ["--block", "nope"], ["--colormap", "nope"]])
-def test_explain_refuses_an_unknown_option_value(photos: Path, tmp_path: Path, option: list[str]) -> None:
+@pytest.mark.parametrize(
+    "option",
+    [["--method", "nope"], ["--method", "attention-rollout"], ["--block", "nope"], ["--colormap", "nope"]],
+)
+def test_explain_refuses_an_option_value_that_is_unknown_or_does_not_fit(
+    photos: Path, tmp_path: Path, option: list[str]
+) -> None:
     result = run("explain", photos / "a.png", "--out", tmp_path / "o.png", *option)
     assert result.exit_code == 2
     assert option[0] in result.stderr

@@ -18,6 +18,13 @@ def detectors(tmp_path_factory: pytest.TempPathFactory) -> list[Detector]:
     return [Detector(write_tiny_bundle(folder / str(seed), seed), threads=1) for seed in (0, 1)]
 
 
+@pytest.fixture(scope="module")
+def attentive(tmp_path_factory: pytest.TempPathFactory) -> list[Detector]:
+    """Two models with attention: every method can explain them."""
+    folder: Path = tmp_path_factory.mktemp("attentive")
+    return [Detector(write_tiny_bundle(folder / str(seed), seed, attention=True), threads=1) for seed in (0, 1)]
+
+
 @pytest.fixture
 def images(rng: np.random.Generator) -> np.ndarray:
     coarse = rng.integers(0, 256, (6, 8, 8, 3)).astype(np.uint8)
@@ -28,9 +35,9 @@ def images(rng: np.random.Generator) -> np.ndarray:
 @pytest.mark.parametrize("blocks", [["block1"], ["block2"], ["block1", "block2"]])
 @pytest.mark.parametrize("count", [1, 3])
 def test_every_method_gives_maps_of_the_image_between_0_and_1(
-    detectors: list[Detector], images: np.ndarray, method: str, blocks: list[str], count: int
+    attentive: list[Detector], images: np.ndarray, method: str, blocks: list[str], count: int
 ) -> None:
-    maps = explainer.heatmaps(detectors[0], images[:count], method=method, blocks=blocks, target=np.ones(count, int))
+    maps = explainer.heatmaps(attentive[0], images[:count], method=method, blocks=blocks, target=np.ones(count, int))
     assert maps.shape == (count, 32, 32)
     assert maps.dtype == np.float32
     assert np.isfinite(maps).all()
@@ -39,12 +46,12 @@ def test_every_method_gives_maps_of_the_image_between_0_and_1(
 
 
 @pytest.mark.parametrize("method", explainer.METHODS)
-def test_a_batch_gives_what_its_images_give_alone(detectors: list[Detector], images: np.ndarray, method: str) -> None:
+def test_a_batch_gives_what_its_images_give_alone(attentive: list[Detector], images: np.ndarray, method: str) -> None:
     target = np.array([1, 0, 1])
     options = {"method": method, "blocks": ["block2"]}
-    together = explainer.heatmaps(detectors[0], images[:3], target=target, **options)
+    together = explainer.heatmaps(attentive[0], images[:3], target=target, **options)
     for k in range(3):
-        alone = explainer.heatmaps(detectors[0], images[k : k + 1], target=target[k : k + 1], **options)
+        alone = explainer.heatmaps(attentive[0], images[k : k + 1], target=target[k : k + 1], **options)
         np.testing.assert_allclose(together[k], alone[0], atol=1e-4)
 
 
@@ -96,7 +103,10 @@ def test_eigencam_finds_the_pattern_the_channels_share() -> None:
     np.testing.assert_array_equal(found > 0.5, pattern > 0.5)
 
 
-@pytest.mark.parametrize("method", [m for m in explainer.METHODS if m not in ("eigencam", "smooth-eigencam")])
+WITHOUT_TARGET = ("eigencam", "smooth-eigencam", "attention-rollout")
+
+
+@pytest.mark.parametrize("method", [m for m in explainer.METHODS if m not in WITHOUT_TARGET])
 def test_a_map_changes_with_the_target_and_with_random_weights(
     detectors: list[Detector], images: np.ndarray, method: str
 ) -> None:
@@ -110,14 +120,25 @@ def test_a_map_changes_with_the_target_and_with_random_weights(
     assert np.abs(real - fake).mean() > 0.02
 
 
-def test_eigencam_changes_with_random_weights(detectors: list[Detector], images: np.ndarray) -> None:
-    options = {"method": "eigencam", "blocks": ["block2"], "target": np.ones(6, int)}
-    assert (
-        np.abs(
-            explainer.heatmaps(detectors[0], images, **options) - explainer.heatmaps(detectors[1], images, **options)
-        ).mean()
-        > 0.05
-    )
+@pytest.mark.parametrize("method", WITHOUT_TARGET)
+def test_a_map_without_target_changes_with_random_weights(
+    attentive: list[Detector], images: np.ndarray, method: str
+) -> None:
+    options = {"method": method, "blocks": ["block2"]}
+    real, other = (explainer.heatmaps(model, images, target=np.ones(6, int), **options) for model in attentive)
+    np.testing.assert_array_equal(real, explainer.heatmaps(attentive[0], images, target=np.zeros(6, int), **options))
+    assert np.abs(real - other).mean() > 0.05
+
+
+def test_an_unknown_method_is_refused(detectors: list[Detector]) -> None:
+    with pytest.raises(ValueError, match="no method 'lime'; there are gradcam, "):
+        explainer.check(detectors[0], "lime")
+
+
+def test_a_model_without_attention_has_no_rollout(detectors: list[Detector], images: np.ndarray) -> None:
+    assert explainer.methods(detectors[0]) == [m for m in explainer.METHODS if m != "attention-rollout"]
+    with pytest.raises(ValueError, match="attention-rollout follows a transformer's attention, and this model has"):
+        explainer.heatmaps(detectors[0], images, method="attention-rollout", blocks=["block2"], target=np.ones(6, int))
 
 
 def test_occlusion_finds_the_only_patch_that_matters() -> None:

@@ -120,6 +120,7 @@ def test_an_unknown_threshold_is_refused(tmp_path: Path) -> None:
     for text, problem in (
         (POLICY.read_text().replace("floor:", "flor:"), "flor"),
         (POLICY.read_text().replace("floor: 0.60", "floor: 60"), "accuracy.floor"),
+        (POLICY.read_text().replace("method: gradcam", "method: attention-rollout"), "no method that explains any"),
         ("[", "cannot be read"),
     ):
         (tmp_path / "gates.yaml").write_text(text)
