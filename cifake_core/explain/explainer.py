@@ -119,4 +119,5 @@ def predicted(probability_real: float, threshold: float) -> Literal["REAL", "FAK
 def caption(label: str, probability_real: float, method: str, blocks: Sequence[str], target: str) -> str:
     """One line under a picture: the verdict, and what the heatmap shows."""
     where = "" if method in WITHOUT_BLOCKS else f" at {'+'.join(blocks)}"
-    return f"{label}, P(REAL) {probability_real:.3f}. {method}{where}: what speaks for {target}"
+    what = "where attention leads, for either label" if method == ROLLOUT else f"what speaks for {target}"
+    return f"{label}, P(REAL) {probability_real:.3f}. {method}{where}: {what}"

@@ -130,6 +130,15 @@ def test_a_map_without_target_changes_with_random_weights(
     assert np.abs(real - other).mean() > 0.05
 
 
+def test_a_caption_says_what_the_map_shows() -> None:
+    assert explainer.caption("FAKE", 0.25, "gradcam", ["block1", "block2"], "FAKE") == (
+        "FAKE, P(REAL) 0.250. gradcam at block1+block2: what speaks for FAKE"
+    )
+    assert explainer.caption("FAKE", 0.25, "attention-rollout", ["block2"], "FAKE") == (
+        "FAKE, P(REAL) 0.250. attention-rollout: where attention leads, for either label"
+    )
+
+
 def test_an_unknown_method_is_refused(detectors: list[Detector]) -> None:
     with pytest.raises(ValueError, match="no method 'lime'; there are gradcam, "):
         explainer.check(detectors[0], "lime")

@@ -11,6 +11,8 @@ import pytest
 
 from cifake_core.bundle import Detector
 from cifake_core.errors import ModelError
+from cifake_core.explain import cams
+from cifake_core.explain.rollout import rollout
 from cifake_core.training import export, topologies
 from cifake_core.training.fit import fit
 from cifake_core.training.options import Options
@@ -75,6 +77,18 @@ def test_a_network_of_others_trains_exports_and_says_what_keras_says(name, rows,
     model = fit(Options(topology=name, epochs=1, batch_size=16), rows).model
     export.export(model, tmp_path / "detector", rows.images, **NAMED | {"topology": name})
     assert_says_what_keras_says(tmp_path / "detector", model, rows.images[:4])
+
+
+def test_a_transformers_rollout_changes_with_random_weights(rows):
+    import keras
+
+    maps = []
+    for seed in (0, 1):
+        keras.utils.set_random_seed(seed)
+        model = topologies.build("cct")
+        outputs = export.keras_outputs(model, rows.images[:4])
+        maps.append(cams.normalise(rollout([outputs[name] for name in topologies.attention(model)])))
+    assert np.abs(maps[0] - maps[1]).mean() > 0.05
 
 
 def test_a_trained_networks_gradients_are_those_of_a_tape_on_its_upper_part(trained_bundle, rows):
