@@ -2,10 +2,11 @@
 
 python -m benchmarks.closed_loop
 
-On a stack of its own, Airflow and Prometheus included. The pipeline makes a champion of CIFAKE. Its own test images
-ask for nothing; then images of the embedded generator are sent, which is none of CIFAKE's. Prometheus reports drift,
-the DAG `cifake_monitoring` triggers `cifake_harden` with 128 of them, and the service gets a new champion. After that
-`cifake_harden` takes 128 images of a DDPM. Shares taken for REAL are of images held apart.
+On a stack of its own, Airflow and Prometheus included. The pipeline makes a champion of CIFAKE. Then twice: its own
+test images ask for nothing; images of a generator that it never saw are sent, Prometheus reports drift, the DAG
+`cifake_monitoring` triggers `cifake_harden` with 128 of them, and the service gets a new champion. The first generator
+is the embedded one, the second a GAN that is trained here for the purpose; with `--ddpm`, `cifake_harden` takes 128
+images of a DDPM at last. Shares taken for REAL are of images held apart.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -22,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
@@ -40,9 +43,13 @@ def main() -> None:
     parser.add_argument("--test-rows", type=int, default=10_000)
     parser.add_argument("--topology", default="seed")
     parser.add_argument("--epochs", type=int, default=5)
-    parser.add_argument("--held", type=int, default=1000, help="embedded images held apart")
+    parser.add_argument("--second", default="lsgan-8", help="the second new generator, trained here")
+    parser.add_argument("--second-steps", type=int, default=500, help="0: CIFAKE_GENERATOR_WEIGHTS has it")
+    parser.add_argument("--held", type=int, default=900, help="images of each new generator held apart")
+    parser.add_argument("--ddpm", action="store_true", help="a third one, its tiles beside the checkout")
     parser.add_argument("--traffic", type=int, default=1000, help="requests of each kind")
     options = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the stack below is stopped too
     with tempfile.TemporaryDirectory() as folder:
         home = Path(folder)
         ports = {name: str(common.free_port()) for name in ("AIRFLOW", "MLFLOW", "SERVICE", "PROMETHEUS")}
@@ -50,61 +57,133 @@ def main() -> None:
         os.environ |= {f"CIFAKE_{name}_PORT": port for name, port in ports.items()}
         os.environ |= {"CIFAKE_HOME": folder, "CIFAKE_MONITORING": "true", "CIFAKE_SCRAPE_INTERVAL": "5s"}
         os.environ |= {"CIFAKE_DRIFT_WINDOW_SECONDS": "60", "CIFAKE_POLL_SECONDS": "2"}
-        os.environ["MLFLOW_TRACKING_URI"] = f"http://127.0.0.1:{ports['MLFLOW']}"
-        stack = [sys.executable, str(common.CHECKOUT / "scripts/stack.py")]
+        os.environ |= {"CIFAKE_WATCH_POLICY": str(_impatient(home))}
         environment = {name: value for name, value in os.environ.items() if name != "MLFLOW_TRACKING_URI"}
+        os.environ["MLFLOW_TRACKING_URI"] = f"http://127.0.0.1:{ports['MLFLOW']}"
+        if options.second_steps:
+            _cifake("generate", "train", "--generator", options.second, "--steps", str(options.second_steps))
+        drawn = {name: _draw(home, name, EXAMPLES + options.held) for name in ("embedded", options.second)}
+        stack = [sys.executable, str(common.CHECKOUT / "scripts/stack.py")]
         try:
             subprocess.run([*stack, "up"], check=True, env=environment)
-            common.write_result("closed_loop", _measure(options, home))
+            common.write_result("closed_loop", _measure(options, drawn, _ddpm(home) if options.ddpm else None))
         finally:
             subprocess.run([*stack, "down"], check=True, env=environment)
 
 
-def _measure(options: argparse.Namespace, home: Path) -> dict[str, Any]:
+def _measure(options: argparse.Namespace, drawn: dict[str, Path], ddpm: Path | None) -> dict[str, Any]:
     from airflow_rest import Airflow, follow
+
+    from cifake_core.generation import trained as trained_weights
 
     conf = {name: getattr(options, name) for name in ("train_rows", "test_rows", "topology", "epochs")}
     pipeline, monitoring, hardening = (Airflow(f"cifake_{name}") for name in ("pipeline", "monitoring", "harden"))
     run = pipeline.trigger(conf)
     follow(pipeline, run)
-    first = pipeline.result(run, "train")
+    trained, base = pipeline.result(run, "train"), pipeline.result(run, "validate")["dataset_version"]
     monitoring.call("PATCH", f"/api/v2/dags/{monitoring.dag}", json={"is_paused": False})
-    embedded, ddpm = _embedded(home, EXAMPLES + options.held), _ddpm(home)
-
-    known = _send(_tests(options.traffic))
-    quiet = _decision(monitoring, {"images": str(embedded), "generator": "embedded"})
-    new = _send(_bytes(embedded)[: options.traffic])
-    noticed = time.time()
-    _wait(lambda: (_score_psi() or 0) > 0.25, 300, "drift")
-    noticed = time.time() - noticed
-    alarmed = _decision(monitoring, {"images": str(embedded), "generator": "embedded"})
-    triggered = time.time()
-    run = _latest(hardening)
-    follow(hardening, run)
-    hardened = hardening.result(run, "report")
-    champion = hardening.result(run, "promote")
-    _wait(lambda: _served() == champion["champion"], 60, "the new champion")
-    closed = time.time() - triggered
-    run = hardening.trigger({"images": str(ddpm), "generator": "ddpm"})
-    follow(hardening, run)
-    second, then = hardening.result(run, "report"), hardening.result(run, "promote")
-    compare = {"before": str(champion["champion"]), "after": str(then["version"])}
-    dataset = hardening.result(run, "validate")["dataset_version"]
+    versions, rounds, last = {"before": trained["model_version"]}, {}, base
+    for name, file in drawn.items():
+        rounds[name], versions[f"after {name}"], last = _close(monitoring, hardening, name, file, options.traffic)
+    table = _table(versions, base, last, list(drawn))
     return {
         "what": f"{EXAMPLES} images of each new generator added; shares taken for REAL, of images held apart",
-        "trained first": {**conf, "accuracy": first["metrics"]["accuracy"]},
-        "on its own test images": {"called REAL": known, "decision": quiet},
-        "on the embedded generator's": {
-            "called REAL": new,
-            "seconds until Prometheus told": round(noticed, 1),
-            "decision": alarmed,
+        "trained first": {**conf, "accuracy": trained["metrics"]["accuracy"]},
+        "second generator": {
+            "name": options.second,
+            "weights": trained_weights.revision(options.second),
+            "steps trained here": options.second_steps,
         },
-        "from the trigger until served, seconds": round(closed),
-        "hardened against embedded": {**hardened, "promoted": champion["promoted"], "reasons": champion["reasons"]},
-        "then against ddpm": {**second, "promoted": then["promoted"], "reasons": then["reasons"]},
-        "embedded after ddpm": _report(dataset, "embedded", **compare) if champion["promoted"] else None,
+        "rounds": rounds,
+        "table": table,
+        "then against ddpm, not learned": _third(hardening, ddpm) if ddpm else None,
         "machine": common.machine("tensorflow-cpu", "onnxruntime", "bentoml"),
     }
+
+
+def _close(monitoring: Any, hardening: Any, name: str, file: Path, traffic: int) -> tuple[dict[str, Any], int, str]:
+    """Known traffic, then a new generator's, until its champion is served; what was seen, the version, its dataset."""
+    from airflow_rest import follow
+
+    conf, before = {"images": str(file), "generator": name}, _runs(hardening)
+    known = _send(_tests(traffic))
+    quiet = _decision(monitoring, conf)
+    new = _send(_bytes(file)[:traffic])
+    sent = time.time()
+    _wait(_drifted, 300, "drift")
+    told = time.time() - sent
+    alarmed = _decision(monitoring, conf)
+    triggered = time.time()
+    (run,) = _runs(hardening) - before
+    follow(hardening, run)
+    decided = hardening.result(run, "promote")
+    _wait(lambda: _served() == decided["champion"], 60, "the new champion")
+    seen = {
+        "on the champion's own test images": {"called REAL": known, "decision": quiet},
+        "on the new generator's": {
+            "called REAL": new,
+            "seconds until Prometheus told": round(told, 1),
+            "decision": alarmed,
+        },
+        "from the trigger until served, seconds": round(time.time() - triggered),
+        "hardened": hardening.result(run, "report"),
+        "promoted": decided["promoted"],
+        "reasons": decided["reasons"],
+    }
+    return seen, decided["champion"], hardening.result(run, "validate")["dataset_version"]
+
+
+def _third(hardening: Any, ddpm: Path) -> dict[str, Any]:
+    """A generator that so small a network does not learn from so few images."""
+    from airflow_rest import follow
+
+    run = hardening.trigger({"images": str(ddpm), "generator": "ddpm"})
+    follow(hardening, run)
+    decided = hardening.result(run, "promote")
+    return {**hardening.result(run, "report"), "promoted": decided["promoted"], "reasons": decided["reasons"]}
+
+
+def _table(versions: dict[str, int], base: str, last: str, names: list[str]) -> dict[str, Any]:
+    """Each version on the first dataset version's test images, and on each new generator's images held apart."""
+    from cifake_core.bundle import Detector
+    from cifake_core.images import dataset
+    from cifake_core.loop.harden import passed
+    from cifake_core.monitoring.intervals import wilson
+    from cifake_core.registry.artifacts import fetch, resolve
+    from cifake_core.storage import Store
+
+    store = Store()
+    old, labels = dataset.arrays(store, dataset.load(store, base), "test")
+    manifest = dataset.load(store, last)
+    images, _ = dataset.arrays(store, manifest, "test")
+    generators = np.array(dataset.read(store, manifest, "test")["generator"].to_pylist(), dtype=object)
+    found: dict[str, Any] = {}
+    taken: list[np.ndarray] = []  # of the first generator, by version
+    for stage, version in versions.items():
+        detector = Detector(fetch(resolve(str(version))))
+        right = (detector.probability_real(old) >= detector.info.threshold) == labels
+        lower, upper = wilson(int(right.sum()), len(right))
+        held = {name: images[generators == name] for name in names}
+        taken.append(detector.probability_real(held[names[0]]) >= detector.info.threshold)
+        found[stage] = {
+            "model_version": version,
+            "old test images": {"images": len(old), "accuracy": float(right.mean()), "lower": lower, "upper": upper},
+            **{name: passed(version, detector, held[name]).model_dump() for name in names},
+        }
+    forgotten, found_since = (taken[-1] & ~taken[-2]).sum(), (taken[-2] & ~taken[-1]).sum()
+    found[f"{names[0]} after {names[1]}"] = {"forgotten": int(forgotten), "found since": int(found_since)}
+    return found
+
+
+def _impatient(home: Path) -> Path:
+    """The policy without its cool-down, since here the second generator comes minutes after the first."""
+    import yaml
+
+    from cifake_core.loop.watch import POLICY
+
+    file = home / "policy.yaml"
+    file.write_text(yaml.safe_dump({**yaml.safe_load(POLICY.read_text()), "cool_down_hours": 0}))
+    return file
 
 
 def _decision(monitoring: Any, conf: dict[str, str]) -> dict[str, Any]:
@@ -117,11 +196,9 @@ def _decision(monitoring: Any, conf: dict[str, str]) -> dict[str, Any]:
     return {name: found[name] for name in ("action", "reasons", "figures")}
 
 
-def _latest(airflow: Any) -> str:
-    """The run that another DAG triggered."""
-    runs: list[Any] = []
-    _wait(lambda: runs.extend(airflow.call("GET", f"/api/v2/dags/{airflow.dag}/dagRuns")["dag_runs"]) or runs, 60, "it")
-    return str(runs[-1]["dag_run_id"])
+def _runs(airflow: Any) -> set[str]:
+    """All runs of a DAG."""
+    return {run["dag_run_id"] for run in airflow.call("GET", f"/api/v2/dags/{airflow.dag}/dagRuns")["dag_runs"]}
 
 
 def _send(files: list[bytes]) -> float:
@@ -133,10 +210,11 @@ def _send(files: list[bytes]) -> float:
     return sum(answer["probability_real"] >= answer["threshold"] for answer in answers) / len(files)
 
 
-def _score_psi() -> float | None:
-    from cifake_core.loop.watch import read_figures
+def _drifted() -> bool:
+    from cifake_core.loop.watch import load_policy, read_figures
 
-    return read_figures()["score_psi"]
+    figures, policy = read_figures(), load_policy()
+    return any((figures[name] or 0) > getattr(policy, name) for name in ("score_psi", "feature_psi"))
 
 
 def _served() -> int:
@@ -144,12 +222,6 @@ def _served() -> int:
 
     answer = httpx.get(f"{settings().service_url}/status", timeout=30, trust_env=False).json()
     return int(answer["model"]["version"])
-
-
-def _report(dataset: str, generator: str, before: str, after: str) -> dict[str, Any]:
-    return _cifake(
-        *("harden", "report", "--dataset", dataset, "--generator", generator, "--before", before, "--after", after)
-    )
 
 
 def _cifake(*arguments: str) -> dict[str, Any]:
@@ -164,12 +236,12 @@ def _tests(count: int) -> list[bytes]:
     return [row["bytes"] for row in sources.resolve().read("test", rows=count)["image"].to_pylist()]
 
 
-def _embedded(home: Path, count: int) -> Path:
+def _draw(home: Path, generator: str, count: int) -> Path:
     from cifake_core.images import collection
 
-    url = _cifake("generate", "--generator", "embedded", "--train-rows", "0", "--test-rows", str(count))["rows_url"]
+    url = _cifake("generate", "--generator", generator, "--train-rows", "0", "--test-rows", str(count))["rows_url"]
     sides, _ = collection.read(url)
-    return _write(home / "embedded.parquet", pa.concat_tables(sides.values()))
+    return _write(home / f"{generator}.parquet", pa.concat_tables(sides.values()))
 
 
 def _ddpm(home: Path) -> Path:

@@ -23,7 +23,7 @@ from cifake_core.registry.artifacts import ModelVersion
 from tests.service.conftest import CHECKOUT, SERVE_BIN, Process, free_port, start
 from tests.tiny_bundle import write_tiny_bundle
 
-ROUNDS, REQUESTS = 20, 100
+ROUNDS, REQUESTS = 100, 200
 RESULT = Path(__file__).parent / "results/monitoring_cost.json"
 
 
@@ -56,6 +56,15 @@ def rate(client: httpx.Client, image: bytes) -> float:
     return REQUESTS / (time.perf_counter() - begun)
 
 
+def cpu_seconds(service: Process) -> float:
+    """What a service and its workers have used so far: unlike a rate it hardly depends on what else runs."""
+    import psutil
+
+    leader = psutil.Process(service.popen.pid)
+    times = [each.cpu_times() for each in (leader, *leader.children(recursive=True))]
+    return sum(each.user + each.system for each in times)
+
+
 def main() -> None:
     images = np.random.default_rng(0).integers(0, 256, (1000, 32, 32, 3), np.uint8)
     with tempfile.TemporaryDirectory() as scratch:
@@ -68,18 +77,28 @@ def main() -> None:
             image = codec.encode(images[0])
             for client in clients:
                 rate(client, image)
-            found = [[rate(client, image) for client in clients] for _ in range(ROUNDS)]
+            before, found = [cpu_seconds(each) for each in services], []
+            for number in range(ROUNDS):  # each of the two first in every other round
+                turn = {each: rate(clients[each], image) for each in ((0, 1), (1, 0))[number % 2]}
+                found.append((turn[0], turn[1]))
+            time.sleep(2)  # what is measured a moment later counts too
+            used = [cpu_seconds(each) - so_far for each, so_far in zip(services, before, strict=True)]
         finally:
             for each in services:
                 each.stop()
     ratios = [with_ / without for with_, without in found]
+    drawn = np.random.default_rng(0).choice(ratios, (10_000, ROUNDS))
+    low, high = np.quantile(np.median(drawn, axis=1), (0.025, 0.975))
     result = {
         "rounds": ROUNDS,
         "requests_each": REQUESTS,
         "requests_per_second_with_drift": round(statistics.median(w for w, _ in found), 1),
         "requests_per_second_without": round(statistics.median(w for _, w in found), 1),
         "median_ratio": round(statistics.median(ratios), 4),
+        "median_ratio_95": [round(float(low), 4), round(float(high), 4)],
         "ratio_quartiles": [round(q, 4) for q in statistics.quantiles(ratios, n=4)],
+        "cpu_ms_per_request_with_drift": round(1000 * used[0] / ROUNDS / REQUESTS, 4),
+        "cpu_ms_per_request_without": round(1000 * used[1] / ROUNDS / REQUESTS, 4),
         "load_average": os.getloadavg()[0],
         "commit": subprocess.run(
             ["git", "rev-parse", "--short", "HEAD"], cwd=CHECKOUT, capture_output=True, text=True
