@@ -12,6 +12,14 @@ from tests.containers.conftest import wait_for
 OVER = {"success", "failed"}
 
 
+def lines(entry: Any) -> list[str]:
+    """An entry of a task's log: what happened, and the exceptions that came with it."""
+    if not isinstance(entry, dict):
+        return [str(entry)]
+    errors = [f"{error['exc_type']}: {error['exc_value']}" for error in entry.get("error_detail") or []]
+    return [str(entry.get("event", entry)), *errors]
+
+
 class Airflow:
     """A running Airflow; logs in as `admin`."""
 
@@ -59,7 +67,7 @@ class Airflow:
         """A try's log."""
         path = f"{run}/taskInstances/{task}/logs/{attempt}"
         content = self.call("GET", path, headers={"Accept": "application/json"})["content"]
-        return [str(each.get("event", each)) if isinstance(each, dict) else str(each) for each in content]
+        return [line for each in content for line in lines(each)]
 
     def result(self, run: str, task: str) -> dict[str, Any]:
         """What a finished task returned."""

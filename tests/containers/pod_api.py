@@ -148,8 +148,9 @@ class PodApi:
 
     @web.middleware
     async def _authorise(self, request: web.Request, handler: Any) -> web.StreamResponse:
-        account = self.tokens.get(request.headers.get("Authorization", "").removeprefix("Bearer "))
-        if account is None:
+        scheme, _, token = request.headers.get("Authorization", "").partition(" ")
+        account = self.tokens.get(token)
+        if scheme.lower() != "bearer" or account is None:  # inside a cluster Airflow's client writes it small
             return failure(401, "Unauthorized", "no such token")
         if request.path != "/version":
             verb = {"POST": "create", "PATCH": "patch", "DELETE": "delete"}.get(request.method, "get")

@@ -27,12 +27,12 @@ pytestmark = pytest.mark.timeout(900)
 class Client:
     """Requests of one service account."""
 
-    def __init__(self, url: str, certificate: Path, token: str) -> None:
+    def __init__(self, url: str, certificate: Path, token: str, scheme: str = "Bearer") -> None:
         self.pods = f"{url}/api/v1/namespaces/cifake/pods"
         self._http = requests.Session()
         self._http.trust_env = False  # a CA bundle named there would replace the one below
         self._http.verify = str(certificate)
-        self._http.headers["Authorization"] = f"Bearer {token}"
+        self._http.headers["Authorization"] = f"{scheme} {token}"
 
     def call(self, method: str, path: str = "", **arguments: Any) -> requests.Response:
         """One request."""
@@ -112,6 +112,7 @@ def test_an_account_may_do_what_its_role_says_and_nothing_else(api: tuple[PodApi
     server, url, certificate = api
     triggerer = Client(url, certificate, TRIGGERER)
     assert triggerer.call("GET").status_code == 200
+    assert Client(url, certificate, TRIGGERER, "bearer").call("GET").status_code == 200  # as inside a cluster
     assert triggerer.call("POST", json={}).status_code == 403
     assert server.refused[-1] == "airflow-triggerer: create pods"
     assert Client(url, certificate, "nobody").call("GET").status_code == 401
