@@ -75,11 +75,13 @@ def generate(port: int, requests: Sequence[bytes], seconds: float, connections: 
                 statuses.append(int(each.answer[9:12]))
             closed = not data or b"connection: close" in each.answer[:head].lower()
             each.answer.clear()
-            each.sent = 0
             if closed:
+                if not each.sent:  # idle for so long that the server closed it
+                    idle.remove(each)
                 selector.unregister(each.wire)
                 each.wire.close()
                 each = connect()
+            each.sent = 0
             idle.append(each)
 
     idle += [connect() for _ in range(connections)]

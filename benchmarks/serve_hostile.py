@@ -377,7 +377,7 @@ def main() -> None:
     _, pixels = common.images(32)
     with tempfile.TemporaryDirectory() as folder:
         common.make_home(Path(folder), common.keras_model("seed"), "seed", pixels)
-        with common.detector_service(Path(folder)) as (service, port):
+        with common.detector_service(Path(folder), CIFAKE_POLL_SECONDS="10") as (service, port):
             result = _measure(port, psutil.Process(service.pid), options)
     common.write_result("serve_hostile", result)
     if result["wrong"] or not result["same_workers"] or not result["same_answer"]:

@@ -138,6 +138,7 @@ class Champion:
             rung = _rung()
             self.check()
             self._also()
+            give_back_memory()  # what large images needed, and glibc keeps
             # Jitter, so that many replicas do not ask at the same moment.
             until = time.monotonic() + settings().poll_seconds * random.uniform(0.8, 1.2)
             while (left := until - time.monotonic()) > 0 and _rung() == rung:
