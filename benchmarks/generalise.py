@@ -34,7 +34,7 @@ def main() -> None:
 
     store = Store()
     manifest = dataset.load(store, options.dataset)
-    train, test = (_by_generator(store, manifest, split) for split in ("train", "test"))
+    train, test = (by_generator(store, manifest, split) for split in ("train", "test"))
     tiles = testset.load_tiles(options.unseen) if options.unseen else None
     names = sorted(set(train) - {"REAL"})
     choices = {f"{name} alone": [name] for name in names}
@@ -59,7 +59,8 @@ def main() -> None:
     )
 
 
-def _by_generator(store: Any, manifest: Any, split: str) -> dict[str, np.ndarray]:
+def by_generator(store: Any, manifest: Any, split: str) -> dict[str, np.ndarray]:
+    """A split's images by generator, the real ones as `REAL`."""
     from cifake_core.images import dataset
 
     images, _ = dataset.arrays(store, manifest, split)

@@ -22,6 +22,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks import common
+from benchmarks.generalise import by_generator
 
 BATCH = 128
 
@@ -36,18 +37,16 @@ def main() -> None:
     options = parser.parse_args()
     from cifake_core.evaluation import testset
     from cifake_core.images import dataset
-    from cifake_core.settings import CLASSES
     from cifake_core.storage import Store
 
     store = Store()
     manifest = dataset.load(store, options.dataset)
-    train, test = (_rows(store, manifest, split) for split in ("train", "test"))
-    real, classes = train["REAL"], np.array([CLASSES.index(name) for name in train["classes"]])
-    model = _train(options, real, classes)
-    right = [CLASSES.index(name) for name in test["classes"]]
-    fitted = Fitted(model, real[:10_000], classes[:10_000])
-    of_real = fitted.scores(test["REAL"])
-    fakes = {name: images for name, images in test.items() if name not in ("REAL", "classes")}
+    real, classes = by_generator(store, manifest, "train")["REAL"], _classes(store, manifest, "train")
+    fakes = by_generator(store, manifest, "test")
+    real_test = fakes.pop("REAL")
+    fitted = Fitted(_train(options, real, classes), real[:10_000], classes[:10_000])
+    of_real = fitted.scores(real_test)
+    right = fitted.classify(real_test) == _classes(store, manifest, "test")
     if options.unseen:
         tiles = testset.load_tiles(options.unseen)
         for names in (tiles.families, tiles.generators):
@@ -60,22 +59,21 @@ def main() -> None:
             "real rows": len(real),
             "epochs": options.epochs,
             "seed": options.seed,
-            "accuracy on classes of REAL test images": round(float(np.mean(fitted.classify(test["REAL"]) == right)), 4),
+            "accuracy on classes of REAL test images": round(float(np.mean(right)), 4),
             "scores": {name: _judge(fitted.scores(images), of_real) for name, images in fakes.items()},
             "machine": common.machine("tensorflow-cpu", "keras"),
         },
     )
 
 
-def _rows(store: Any, manifest: Any, split: str) -> dict[str, Any]:
-    """REAL and each generator → images; `classes` are those of REAL."""
+def _classes(store: Any, manifest: Any, split: str) -> np.ndarray:
+    """Class numbers of the split's REAL images, in its order."""
     from cifake_core.images import dataset
+    from cifake_core.settings import CLASSES
 
-    images, _ = dataset.arrays(store, manifest, split)
     table = dataset.read(store, manifest, split)
-    names = np.array([name or "REAL" for name in table["generator"].to_pylist()])
-    classes = np.array(table["class"].to_pylist())[names == "REAL"]
-    return {**{str(name): images[names == name] for name in np.unique(names)}, "classes": classes}
+    rows = zip(table["generator"].to_pylist(), table["class"].to_pylist(), strict=True)
+    return np.array([CLASSES.index(name) for generator, name in rows if not generator])
 
 
 def _network() -> Any:
@@ -112,7 +110,8 @@ def _train(options: argparse.Namespace, images: np.ndarray, classes: np.ndarray)
 
     data = tf.data.Dataset.from_tensor_slices((images, classes)).shuffle(len(images), options.seed)
     data = data.batch(BATCH, drop_remainder=True).map(change).prefetch(2)
-    kept = keras.callbacks.BackupAndRestore(str(options.folder), delete_checkpoint=False)
+    folder = options.folder / f"{options.dataset}-{options.seed}-{options.epochs}"
+    kept = keras.callbacks.BackupAndRestore(str(folder), delete_checkpoint=False)
     model.fit(data, epochs=options.epochs, verbose=2, callbacks=[kept])
     return model
 

@@ -80,7 +80,6 @@ class Champion:
             if self.current is None or key(version) != key(self.current.version):
                 folder = fetch(version)
                 self._swap(version, folder, from_cache=False)
-                give_back_memory()
             self.problem = None
         except NotRegisteredError as exc:
             self._failed(str(exc), None)
@@ -138,7 +137,7 @@ class Champion:
             rung = _rung()
             self.check()
             self._also()
-            give_back_memory()  # what large images needed, and glibc keeps
+            give_back_memory()
             # Jitter, so that many replicas do not ask at the same moment.
             until = time.monotonic() + settings().poll_seconds * random.uniform(0.8, 1.2)
             while (left := until - time.monotonic()) > 0 and _rung() == rung:
@@ -176,7 +175,10 @@ def load(folder: Path) -> Detector:
 
 
 def give_back_memory() -> None:
-    """Return what a replaced model took to the system: glibc keeps it, and some 25 MB a worker more after ten swaps."""
+    """Return to the system what replaced models and large images took: glibc keeps it.
+
+    Some 25 MB a worker after ten swaps, and more after thousands of hostile images.
+    """
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # other C libraries have none
     if trim is not None:
         trim(0)

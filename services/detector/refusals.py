@@ -16,38 +16,31 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from services.detector import metrics, problems
 from services.detector.capacity import FULL, Place
+from services.detector.guard import HEADERS, identify
 from services.detector.problems import ProblemError
 
+_HEAD = b"HTTP/1.1 503 Service Unavailable\r\n" + b"".join(
+    b"%s: %s\r\n" % header
+    for header in ((b"content-type", problems.MEDIA_TYPE.encode()), (b"retry-after", b"1"), *HEADERS)
+)
 _BODY = bytes(problems.response("overloaded", FULL, "<id>").body).split(b"<id>")
 # What uvicorn asks of the cycle before the next one: it is over, and its body is of no interest.
 _OVER: Any = SimpleNamespace(response_complete=True, message_event=asyncio.Event())
 
 
-def protocol(
-    place: Callable[[str], Place | None],
-    identify: Callable[[list[tuple[bytes, bytes]]], str],
-    headers: list[tuple[bytes, bytes]],
-) -> type[HttpToolsProtocol]:
-    """uvicorn's protocol, with `scope["state"]["place"]` taken where `place(path)` names one.
+def protocol(place: Callable[[str], Place | None]) -> type[HttpToolsProtocol]:
+    """uvicorn's protocol, with `scope["state"]["place"]` taken where `place(path)` names one for a POST.
 
-    Args:
-        place: path → the place that a request for it needs.
-        identify: request headers → the request's id.
-        headers: sent with every refusal.
+    Any other method, a request behind one that is not answered yet, and one whose client does not read its answers are
+    left to the guard.
     """
-    always = b"".join(b"%s: %s\r\n" % header for header in [(b"retry-after", b"1"), *headers])
-    head = (
-        b"HTTP/1.1 503 Service Unavailable\r\ncontent-type: %s\r\n" % problems.MEDIA_TYPE.encode()
-        + always
-        + b"x-request-id: %s\r\ncontent-length: %d\r\n%s\r\n%s"
-    )
 
     class Refusing(HttpToolsProtocol):
         def on_headers_complete(self) -> None:
             path = self.url.partition(b"?")[0].decode("latin-1")
-            # Behind a request that is not answered yet, or an answer not read: the guard sees to it in its turn.
             busy = (self.cycle and not self.cycle.response_complete) or self.flow.write_paused
-            wanted = None if busy or self.parser.should_upgrade() else place(path)
+            plain = self.parser.get_method() == b"POST" and not self.parser.should_upgrade()
+            wanted = place(path) if plain and not busy else None
             if not wanted:
                 super().on_headers_complete()
                 return
@@ -68,8 +61,9 @@ def protocol(
         def _refuse(self) -> None:
             said, kept = identify(self.headers).encode(), self.parser.should_keep_alive()
             body = said.join(_BODY)
+            own = b"x-request-id: %s\r\ncontent-length: %d\r\n" % (said, len(body))
             self.cycle = _OVER
-            self.transport.write(head % (said, len(body), b"" if kept else b"connection: close\r\n", body))
+            self.transport.write(_HEAD + own + (b"" if kept else b"connection: close\r\n") + b"\r\n" + body)
             if not kept:
                 self.transport.close()
             self.on_response_complete()

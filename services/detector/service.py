@@ -12,7 +12,7 @@ from cifake_core.settings import settings
 from services.detector import refusals
 from services.detector.app import create_app
 from services.detector.champion import Champion
-from services.detector.guard import HEADERS, App, identify
+from services.detector.guard import App
 from services.detector.shadow import shadow
 
 champion = Champion(also=shadow.look)
@@ -30,7 +30,7 @@ class Guarded(bentoml.Service[Any]):
     def to_asgi(self, is_main: bool = True) -> App:
         """The application that a worker serves, and how its uvicorn speaks HTTP: BentoML has no setting for it."""
         guarded = guard(super().to_asgi(is_main))
-        HTTP_PROTOCOLS["auto"] = refusals.protocol(guarded.place, identify, HEADERS)  # type: ignore[assignment]
+        HTTP_PROTOCOLS["auto"] = refusals.protocol(guarded.place)  # type: ignore[assignment]
         return guarded
 
 

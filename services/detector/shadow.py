@@ -19,7 +19,7 @@ from cifake_core.images import codec
 from cifake_core.registry.artifacts import fetch, resolve
 from cifake_core.settings import settings
 from services.detector.background import Background
-from services.detector.champion import Served, give_back_memory, key, load
+from services.detector.champion import Served, key, load
 
 logger = logging.getLogger("bentoml.cifake.shadow")
 
@@ -57,7 +57,6 @@ class Shadow:
             version = resolve("challenger")
             if self.current is None or key(version) != key(self.current.version):
                 self.current = Served(version, load(fetch(version)), datetime.now(UTC), from_cache=False)
-                give_back_memory()
                 logger.info("version %s scores %g of the traffic in the shadow", version.version, settings().shadow)
             self._problem = ""
         except NotRegisteredError:

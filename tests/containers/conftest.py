@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import re
@@ -80,6 +81,22 @@ def wait_for(condition: Callable[[], Any], seconds: float, otherwise: Callable[[
             pytest.fail(f"not in {seconds:.0f} s:\n{otherwise()}")
         time.sleep(0.5)
     return found
+
+
+def picture() -> bytes:
+    """An image to ask about."""
+    from PIL import Image
+
+    image = io.BytesIO()
+    Image.linear_gradient("L").resize((32, 32)).convert("RGB").save(image, "JPEG", quality=75)
+    return image.getvalue()
+
+
+def classified(service: str) -> dict[str, Any]:
+    """A detector's answer on it, by the detector's URL."""
+    answer = requests.post(f"{service}/classify", data=picture(), timeout=30)
+    assert answer.status_code == 200, answer.text
+    return dict(answer.json())
 
 
 def answers(url: str) -> bool:

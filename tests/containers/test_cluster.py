@@ -19,10 +19,9 @@ from typing import Any
 import pytest
 import requests
 import yaml
-from PIL import Image
 
 from tests.containers.airflow import Airflow
-from tests.containers.conftest import CHECKOUT, Podman, answers, free_ports, wait_for
+from tests.containers.conftest import CHECKOUT, Podman, answers, classified, free_ports, wait_for
 from tests.containers.play import PLAYED, Object, playable, pod_of
 from tests.containers.pod_api import PodApi
 
@@ -261,11 +260,7 @@ def run(cluster: Cluster, real_data: str | None) -> str:
 def test_the_pipeline_runs_as_pods_and_the_detector_swaps_to_the_promoted_model(cluster: Cluster, run: str) -> None:
     promoted = cluster.airflow().result(run, "promote")
     assert promoted["promoted"], promoted["reasons"]
-    image = io.BytesIO()
-    Image.linear_gradient("L").resize((32, 32)).convert("RGB").save(image, "JPEG", quality=75)
-    answer = requests.post(f"{cluster.url('detector')}/classify", data=image.getvalue(), timeout=30)
-    assert answer.status_code == 200, answer.text
-    assert answer.json()["model"]["version"] == promoted["version"]
+    assert classified(cluster.url("detector"))["model"]["version"] == promoted["version"]
 
 
 def test_a_killed_pod_is_tried_again(cluster: Cluster, run: str) -> None:

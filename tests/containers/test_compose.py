@@ -6,7 +6,6 @@ Grafana is left out where its image is not at hand. Health checks are run here: 
 
 from __future__ import annotations
 
-import io
 import json
 import os
 import shutil
@@ -21,10 +20,9 @@ from typing import Any
 import pytest
 import requests
 import yaml
-from PIL import Image
 
 from tests.containers.airflow import Airflow
-from tests.containers.conftest import CHECKOUT, Podman, answers, free_ports, wait_for
+from tests.containers.conftest import CHECKOUT, Podman, answers, classified, free_ports, wait_for
 
 COMPOSE = CHECKOUT / ".venv-deploy/bin/docker-compose"
 PROJECT = "cifake-test"
@@ -163,11 +161,7 @@ def promoted(stack: Stack, real_data: str | None) -> dict[str, Any]:
 
 def verdict(stack: Stack) -> dict[str, Any]:
     """The detector's answer on an image."""
-    image = io.BytesIO()
-    Image.linear_gradient("L").resize((32, 32)).convert("RGB").save(image, "JPEG", quality=75)
-    answer = requests.post(f"{stack.url('SERVICE_PORT')}/classify", data=image.getvalue(), timeout=30)
-    assert answer.status_code == 200, answer.text
-    return dict(answer.json())
+    return classified(stack.url("SERVICE_PORT"))
 
 
 def test_the_pipeline_promotes_a_model_and_the_detector_answers_with_it(stack: Stack, promoted: dict[str, Any]) -> None:

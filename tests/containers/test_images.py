@@ -15,7 +15,7 @@ from PIL import Image
 
 from cifake_core.images import codec, records
 from cifake_core.storage import Store
-from tests.containers.conftest import HARDENED, USER, Podman, free_ports, wait_for
+from tests.containers.conftest import HARDENED, USER, Podman, classified, free_ports, picture, wait_for
 
 ROLES = ("generate", "mlflow", "orchestrate", "serve", "train")
 SERVERS = ("mlflow", "serve")
@@ -91,15 +91,6 @@ def test_the_generate_image_draws_embedded_images(cifake: Verb, shared: Path) ->
     assert all(codec.is_canonical(data) for data in images)
 
 
-def classified(service: str) -> dict[str, Any]:
-    """The service's answer on an image."""
-    image = io.BytesIO()
-    Image.linear_gradient("L").resize((32, 32)).convert("RGB").save(image, "JPEG", quality=75)
-    verdict = requests.post(f"{service}/classify", data=image.getvalue(), timeout=30)
-    assert verdict.status_code == 200, verdict.text
-    return dict(verdict.json())
-
-
 def test_the_serve_image_answers_alone_with_the_detector_it_ships(podman: Podman) -> None:
     (port,) = free_ports(1)
     where = ("--name=cifake-test-alone", f"--publish=127.0.0.1:{port}:3000", "--tmpfs=/var/lib/cifake:mode=1777")
@@ -135,9 +126,7 @@ def service(podman: Podman, shared: Path, trained: dict[str, Any]) -> Iterator[s
 
 def test_the_serve_image_answers_with_the_champion_and_explains_it(service: str) -> None:
     wait_for(lambda: classified(service)["model"]["version"] == 1, 60)
-    image = io.BytesIO()
-    Image.linear_gradient("L").resize((32, 32)).convert("RGB").save(image, "JPEG", quality=75)
-    heatmap = requests.post(f"{service}/explain", data=image.getvalue(), timeout=30)
+    heatmap = requests.post(f"{service}/explain", data=picture(), timeout=30)
     assert Image.open(io.BytesIO(heatmap.content)).format == "PNG"
 
 

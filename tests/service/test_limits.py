@@ -167,10 +167,19 @@ def test_a_refusal_needs_no_body_and_keeps_the_connection(
             assert wire.recv(65536).startswith(b"HTTP/1.1 200")
             return True
 
+    def refused_without_a_body() -> bool:
+        """An answer to HEAD ends with its headers, or the next answer would begin in the middle of it."""
+        with socket.create_connection((host, int(port)), timeout=30) as wire:
+            wire.sendall(f"HEAD /classify HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n".encode())
+            answer = b"".join(iter(partial(wire.recv, 65536), b""))
+            assert answer.endswith(b"\r\n\r\n")
+            return answer.startswith(b"HTTP/1.1 503")
+
     asking = threading.Thread(target=ask)
     asking.start()
     try:
         wait_for(refused, 60)
+        wait_for(refused_without_a_body, 60)
     finally:
         enough.set()
         asking.join()
