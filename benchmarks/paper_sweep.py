@@ -40,6 +40,7 @@ def main() -> None:
     }
     found: dict[str, list[dict[str, Any]]] = result["all rows"]["members"]
     names = [member["topology"] for member in swept["members"][: options.best]]
+    _write(result)
     for name in names:
         found[name] = [_train(name, 0, whole, options.epochs)]
         _write(result)
