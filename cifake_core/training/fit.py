@@ -12,6 +12,7 @@ import logging
 import math
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -54,40 +55,38 @@ class Group:
 class Arrays:
     """Decoded images (N, 32, 32, 3) uint8 and labels (N,), FAKE 0 and REAL 1.
 
-    `repeats` (N,) says how often an epoch shows each; None: once. `groups` say instead of how many to show some.
+    `groups` say how many of which rows an epoch shows; none: every row, once.
     """
 
     images: np.ndarray
     labels: np.ndarray
-    repeats: np.ndarray | None = None
     groups: tuple[Group, ...] = ()
 
     @property
     def count(self) -> int:
         """Images an epoch shows."""
-        if self.groups:
-            return sum(group.count for group in self.groups)
-        return len(self.labels) if self.repeats is None else int(self.repeats.sum())
+        return sum(group.count for group in self.groups) if self.groups else len(self.labels)
 
     def order(self, seed: int, epoch: int) -> np.ndarray:
         """The rows of one epoch, shuffled."""
+        rows = np.arange(len(self.labels))
         if self.groups:
             rows = np.concatenate([group.taken(seed, i, epoch) for i, group in enumerate(self.groups)])
-        else:
-            rows = np.arange(len(self.labels))
-            rows = rows if self.repeats is None else np.repeat(rows, self.repeats)
         return np.random.default_rng([seed, epoch]).permutation(rows)
 
 
-def generator_repeats(generators: Sequence[str | None], share: float) -> np.ndarray:
-    """How often to show each row, so that each generator's are at least that share of all FAKE rows (None is REAL)."""
-    names = np.array([name or "" for name in generators])
-    repeats = np.ones(len(names), int)
-    fake = names != ""
-    kinds, counts = np.unique(names[fake], return_counts=True)
-    for kind, count in zip(kinds, counts, strict=True):
-        repeats[names == kind] = max(1, math.ceil(share * fake.sum() / count))
-    return repeats
+def at_least(generators: Sequence[str | None], share: float) -> dict[str, float]:
+    """A mixture as the FAKE rows are (None is REAL), but of no generator less than `share`, or than an equal part."""
+    rows = Counter(name for name in generators if name)
+    share = min(share, 1 / len(rows))
+    rare: set[str] = set()
+    while True:
+        common = sum(count for name, count in rows.items() if name not in rare)
+        left = (1 - share * len(rare)) / common if common else 0
+        found = {name: share if name in rare else count * left for name, count in rows.items()}
+        if not (fallen := {name for name in found if found[name] < share}):
+            return found
+        rare |= fallen
 
 
 def mixed(generators: Sequence[str | None], mixture: Mapping[str, float]) -> tuple[Group, ...]:

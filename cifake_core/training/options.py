@@ -38,7 +38,7 @@ class Options(BaseModel, frozen=True):
     start: Annotated[int, Field(ge=0, description="Model version whose weights to go on from; 0: new ones.")] = 0
     generator_share: Annotated[
         float,
-        Field(ge=0, le=0.5, description="Each generator's smallest share of FAKE images, by repetition."),
+        Field(ge=0, le=0.5, description="Each generator's smallest share of FAKE, which are as many as REAL."),
     ] = 0
     mixture: Annotated[
         dict[str, Annotated[float, Field(gt=0, le=1)]],

@@ -155,40 +155,48 @@ def _residual(x: keras.KerasTensor, name: str) -> keras.KerasTensor:
     return layers.ReLU(name=name)(layers.Add()([x, y]))
 
 
-def _house(x: keras.KerasTensor, widths: tuple[int, int, int], repeats: tuple[int, int, int]) -> keras.KerasTensor:
-    """Three stages at full, half and quarter resolution, each a convolution and residual pairs; mean and maximum."""
+def _mean_and_maximum(x: keras.KerasTensor) -> keras.KerasTensor:
     from keras import layers
 
-    number = 0
-    for stage, (filters, pairs) in enumerate(zip(widths, repeats, strict=True)):
-        if stage:
-            x = layers.MaxPooling2D(2)(x)
-        x = _convolution(x, filters, name=None if pairs else f"block{(number := number + 1)}")
-        for _ in range(pairs):
-            x = _residual(x, f"block{(number := number + 1)}")
     return layers.Concatenate()([layers.GlobalAveragePooling2D()(x), layers.GlobalMaxPooling2D()(x)])
+
+
+def _half(x: keras.KerasTensor, widths: tuple[int, int, int], early: bool) -> keras.KerasTensor:
+    """At half resolution from the first, strided convolution on (more channels than it halves: no detail is lost).
+
+    Then a quarter; a residual pair there, and with `early` one before.
+    """
+    from keras import layers
+
+    first, half, quarter = widths
+    x = _convolution(x, first, 4, strides=2)
+    x = _residual(_convolution(x, half), "block1") if early else _convolution(x, half, name="block1")
+    return _mean_and_maximum(_residual(_convolution(layers.MaxPooling2D(2)(x), quarter), "block2"))
 
 
 @topology("house-xs")
 def _house_xs(x: keras.KerasTensor) -> keras.KerasTensor:
-    """The quick house detector: half resolution from the first, strided convolution on, which loses no detail."""
-    from keras import layers
-
-    x = _convolution(_convolution(x, 36, 4, strides=2), 48, name="block1")
-    x = _residual(_convolution(layers.MaxPooling2D(2)(x), 80), "block2")
-    return layers.Concatenate()([layers.GlobalAveragePooling2D()(x), layers.GlobalMaxPooling2D()(x)])
+    """The quick house detector."""
+    return _half(x, (36, 48, 80), early=False)
 
 
 @topology("house-s")
 def _house_s(x: keras.KerasTensor) -> keras.KerasTensor:
     """The small house detector: under 300,000 weights."""
-    return _house(x, (32, 64, 80), (1, 1, 1))
+    return _half(x, (48, 48, 96), early=True)
 
 
 @topology("house-m")
 def _house_m(x: keras.KerasTensor) -> keras.KerasTensor:
-    """The larger house detector: under 1,200,000 weights."""
-    return _house(x, (48, 96, 160), (1, 2, 1))
+    """The larger house detector, under 1,200,000 weights: three stages at full, half and quarter resolution."""
+    from keras import layers
+
+    number = 0
+    for stage, (filters, pairs) in enumerate(((48, 1), (96, 2), (160, 1))):
+        x = _convolution(layers.MaxPooling2D(2)(x) if stage else x, filters)
+        for _ in range(pairs):
+            x = _residual(x, f"block{(number := number + 1)}")
+    return _mean_and_maximum(x)
 
 
 @topology("efficientnet-b0")

@@ -22,7 +22,7 @@ from cifake_core.settings import LABELS, REAL, settings
 from cifake_core.storage import Store
 from cifake_core.training import plots, topologies, tracking
 from cifake_core.training.export import export
-from cifake_core.training.fit import Arrays, fit, generator_repeats, mixed
+from cifake_core.training.fit import Arrays, at_least, fit, mixed
 from cifake_core.training.options import Options, fingerprint
 from cifake_core.validation.link import link
 
@@ -76,10 +76,11 @@ def train(store: Store, version: str, options: Options, sweep: str | None = None
     ):
         train_rows, test_rows = (Arrays(*dataset.arrays(store, manifest, split)) for split in ("train", "test"))
         generators = dataset.read(store, manifest, "train")["generator"].to_pylist()
+        mixture = options.mixture
         if options.generator_share:
-            train_rows = replace(train_rows, repeats=generator_repeats(generators, options.generator_share))
-        if options.mixture:
-            train_rows = replace(train_rows, groups=mixed(generators, options.mixture))
+            mixture = at_least(generators, options.generator_share)
+        if mixture:
+            train_rows = replace(train_rows, groups=mixed(generators, mixture))
         validation_rows = (
             Arrays(*dataset.arrays(store, manifest, "validation")) if manifest.counts.get("validation") else None
         )

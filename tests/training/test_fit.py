@@ -3,7 +3,7 @@ import pytest
 
 from cifake_core.errors import ConfigurationError
 from cifake_core.training import topologies
-from cifake_core.training.fit import CHECKPOINT, Arrays, fit, generator_repeats, mixed
+from cifake_core.training.fit import CHECKPOINT, Arrays, at_least, fit, mixed
 from cifake_core.training.options import Options
 
 OPTIONS = Options(topology="bird-lotfi", epochs=3, batch_size=8, seed=3)
@@ -69,14 +69,17 @@ def test_training_learns_what_can_be_learnt():
     assert learnt.history[-1]["accuracy"] > 0.95
 
 
-def test_a_rare_generators_images_are_repeated_up_to_their_share():
-    generators = ["common"] * 90 + ["rare"] * 10 + [None] * 100
-    repeats = generator_repeats(generators, 0.3)
-    assert repeats.tolist() == [1] * 90 + [3] * 10 + [1] * 100
-    rows = Arrays(np.zeros((200, 32, 32, 3), np.uint8), np.zeros(200), repeats)
-    assert np.bincount(rows.order(0, 0)).tolist() == repeats.tolist()
-    assert rows.count == repeats.sum()
-    assert generator_repeats(generators, 0).tolist() == [1] * 200
+def test_a_rare_generator_has_its_share_and_the_others_what_is_left():
+    generators = ["common"] * 60 + ["rare"] * 10 + [None] * 100 + ["other"] * 30
+    assert at_least(generators, 0.3) == pytest.approx({"common": 0.4, "rare": 0.3, "other": 0.3})
+    assert at_least(generators, 0.2) == pytest.approx({"common": 0.8 * 2 / 3, "rare": 0.2, "other": 0.8 / 3})
+    assert at_least(generators, 0.05) == pytest.approx({"common": 0.6, "rare": 0.1, "other": 0.3})
+    assert at_least(generators, 0.5) == pytest.approx(dict.fromkeys(("common", "rare", "other"), 1 / 3))
+    rows = Arrays(np.zeros((200, 32, 32, 3), np.uint8), np.zeros(200), mixed(generators, at_least(generators, 0.3)))
+    shown = np.bincount(rows.order(0, 0), minlength=200)
+    assert (shown[70:170] == 1).all(), "as many FAKE as REAL"
+    assert [shown[:60].sum(), shown[60:70].sum(), shown[170:].sum()] == [40, 30, 30]
+    assert rows.count == shown.sum()
 
 
 def test_a_mixture_shows_as_many_fake_as_real_each_generator_its_share():
