@@ -90,7 +90,7 @@ def _render(result: dict[str, Any]) -> str:
         f".venv/bin/cifake classify {result['images']} --service {settings().service_url}",
         ".venv/bin/cifake status",
     ]
-    where = [f"  {name:10}{value}" for name, value in result["addresses"].items()]
+    where = [f"  {name:12}{value}" for name, value in result["addresses"].items()]
     return "\n".join(
         ["", *told, "", *where, "", "Try next:", *(f"  {each}" for each in steps), "", "Stop it: make down"]
     )
@@ -148,7 +148,7 @@ def demo(**conf: Any) -> dict[str, Any]:
         "verdicts": verdicts,
         "report": str(folder / "report.html"),
         "images": str(folder / "images"),
-        "addresses": addresses(),
+        "addresses": addresses(settings().monitoring),
         "promoted": results["promote"]["promoted"],
     }
 

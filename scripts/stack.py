@@ -269,8 +269,8 @@ def _migrate(env: dict[str, str]) -> None:
     stamp.write_text(lock)
 
 
-def addresses() -> dict[str, str]:
-    """Where people look."""
+def addresses(watched: bool) -> dict[str, str]:
+    """Where people look; `watched`: at Prometheus and what is beside it, too."""
     this = settings()
     passwords = this.home / "airflow" / "simple_auth_manager_passwords.json.generated"
     watching = {
@@ -282,13 +282,13 @@ def addresses() -> dict[str, str]:
         "Airflow": f"http://{this.host}:{this.airflow_port}  (user admin, password in {passwords})",
         "MLflow": environment()["MLFLOW_TRACKING_URI"],
         "detector": this.service_url,
-        **(watching if this.monitoring else {}),
+        **(watching if watched else {}),
         "logs": str(this.home / "logs"),
     }
 
 
 def _render(result: dict[str, Any]) -> str:
-    lines = [f"{name:10}{value}" for name, value in result["addresses"].items()]
+    lines = [f"{name:12}{value}" for name, value in result["addresses"].items()]
     return "\n".join(lines)
 
 
@@ -320,7 +320,7 @@ def up() -> dict[str, Any]:
             if state["statename"] in ("STOPPED", "EXITED", "FATAL", "UNKNOWN"):
                 supervisor.call("startProcess", name, False)
         _wait(supervisor, wanted)
-    return {"addresses": addresses()}
+    return {"addresses": addresses(settings().monitoring)}
 
 
 def _wait(supervisor: Supervisor, wanted: list[Program]) -> None:
@@ -355,7 +355,7 @@ def status() -> dict[str, Any]:
     """Show each program's state and the addresses."""
     states = Supervisor().states()
     shown = {name: f"{each['statename'].lower():10}{each['description']}" for name, each in states.items()}
-    return {"programs": shown, "addresses": addresses()}
+    return {"programs": shown, "addresses": addresses("prometheus" in states)}
 
 
 @click.group()
