@@ -9,86 +9,18 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from cifake_core import bundle
-from cifake_core.errors import CifakeError, ConfigurationError, ModelError
+from cifake_core.errors import CifakeError, ModelError
 from cifake_core.evaluation import metrics, testset
 from cifake_core.evaluation.testset import WHOLE, Scored, TestSet
 from cifake_core.registry.artifacts import ModelVersion, fetch
+from cifake_core.registry.policy import Part, Policy
 from cifake_core.settings import REAL
 from cifake_core.storage import Store
 
-POLICY = Path(__file__).with_name("gates.yaml")
 
-
-class _Part(BaseModel, frozen=True):
-    model_config = ConfigDict(extra="forbid")
-
-
-class AccuracyPolicy(_Part, frozen=True):
-    """Overall accuracy."""
-
-    floor: float = Field(ge=0, le=1)
-    minimum_gain: float = Field(ge=0, le=1)
-    alpha: float = Field(gt=0, lt=1)
-
-
-class SlicePolicy(_Part, frozen=True):
-    """Named slices."""
-
-    tolerance: float = Field(ge=0, le=1)
-    alpha: float = Field(gt=0, lt=1)
-    damage_rows: int = Field(gt=0)
-    overrides: dict[str, float] = {}
-
-
-class ExplanationPolicy(_Part, frozen=True):
-    """How true heatmaps are to the model they explain."""
-
-    method: str
-    images: int = Field(gt=1)
-    tolerance: float = Field(ge=0, le=2)
-    alpha: float = Field(gt=0, lt=1)
-
-    @field_validator("method")
-    @classmethod
-    def _explains_any_model(cls, method: str) -> str:
-        from cifake_core.explain import explainer
-
-        if method not in explainer.METHODS or method == explainer.ROLLOUT:
-            raise ValueError(f"{method!r} is no method that explains any model")
-        return method
-
-
-class Bounds(_Part, frozen=True):
-    """Limits that hold without a champion to compare with."""
-
-    ece: float = Field(gt=0, le=1)
-    false_alarm_rate: float = Field(gt=0, le=1)
-    latency_ms: float = Field(gt=0)
-    size_mb: float = Field(gt=0)
-
-
-class Required(_Part, frozen=True):
-    """Evidence that must be there."""
-
-    validated: bool
-    lineage: bool
-
-
-class Policy(_Part, frozen=True):
-    """The thresholds of `gates.yaml`."""
-
-    version: int
-    accuracy: AccuracyPolicy
-    slices: SlicePolicy
-    explanations: ExplanationPolicy
-    bounds: Bounds
-    require: Required
-
-
-class Check(_Part, frozen=True):
+class Check(Part, frozen=True):
     """One condition: what was measured, what is asked, and a sentence that says so."""
 
     name: str
@@ -98,7 +30,7 @@ class Check(_Part, frozen=True):
     why: str
 
 
-class Comparison(_Part, frozen=True):
+class Comparison(Part, frozen=True):
     """Accuracy on one slice, side by side; `better` and `worse` count images only one model answers rightly."""
 
     name: str
@@ -114,7 +46,7 @@ class Comparison(_Part, frozen=True):
         return (self.better - self.worse) / self.rows
 
 
-class Verdict(_Part, frozen=True):
+class Verdict(Part, frozen=True):
     """The gate's answer, with everything it looked at."""
 
     policy: int
@@ -123,7 +55,7 @@ class Verdict(_Part, frozen=True):
     dataset_version: str
     bundle_sha256: str = ""
     checks: list[Check]
-    comparisons: list[Comparison] = []
+    comparisons: tuple[Comparison, ...] = ()
 
     @property
     def passed(self) -> bool:
@@ -134,23 +66,6 @@ class Verdict(_Part, frozen=True):
     def reasons(self) -> list[str]:
         """One sentence per check that failed."""
         return [check.why for check in self.checks if not check.passed]
-
-
-def load_policy(path: Path = POLICY) -> Policy:
-    """The thresholds in a YAML file.
-
-    Raises:
-        ConfigurationError: unreadable, an unknown key, or a value out of range.
-    """
-    import yaml
-
-    try:
-        return Policy.model_validate(yaml.safe_load(path.read_text()))
-    except (OSError, yaml.YAMLError) as exc:
-        raise ConfigurationError(f"{path}: cannot be read ({str(exc).splitlines()[0]})") from exc
-    except ValidationError as exc:
-        problem = min(exc.errors(), key=lambda e: e["type"] != "extra_forbidden")
-        raise ConfigurationError(f"{path}: {'.'.join(map(str, problem['loc']))}: {problem['msg']}") from exc
 
 
 class Contest:
@@ -208,7 +123,7 @@ class Contest:
             raise ModelError(f"{self.champion_problem}; roll back, or promote with --force") from exc
 
     @cached_property
-    def comparisons(self) -> list[Comparison]:
+    def comparisons(self) -> tuple[Comparison, ...]:
         """All slices side by side."""
         out = []
         for name, ours in self.scored.items():
@@ -223,7 +138,7 @@ class Contest:
                     worse=0 if theirs is None else int((~ours.correct & theirs).sum()),
                 )
             )
-        return out
+        return tuple(out)
 
     def verdict(self) -> Verdict:
         """Run all checks."""

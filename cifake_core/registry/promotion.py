@@ -20,8 +20,9 @@ from cifake_core.mlflow_client import client, registry_errors
 from cifake_core.registry import gate_page, history
 from cifake_core.registry.artifacts import ModelVersion, fetch, resolve
 from cifake_core.registry.evaluate import dataset_of, log_to_run
-from cifake_core.registry.gates import POLICY, Contest, Verdict, load_policy
+from cifake_core.registry.gates import Contest, Verdict
 from cifake_core.registry.history import Decision
+from cifake_core.registry.policy import POLICY, load_policy
 from cifake_core.settings import MODEL_NAME, settings
 from cifake_core.storage import Store
 

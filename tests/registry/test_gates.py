@@ -9,7 +9,7 @@ import pytest
 
 from cifake_core.errors import ConfigurationError, ModelError
 from cifake_core.mlflow_client import client
-from cifake_core.registry.gates import POLICY, load_policy
+from cifake_core.registry.policy import POLICY, load_policy
 from cifake_core.registry.promotion import promote
 from tests.registry import voting
 from tests.registry.conftest import Field
