@@ -111,29 +111,35 @@ def test_a_phone_jpeg_with_a_second_picture_gives_the_first():
     assert (decoded.format, decoded.width) == ("JPEG", 48)
 
 
-def rejected() -> dict[str, tuple[str, bytes]]:
-    picture = Image.fromarray(two_halves())
-    jpeg, png = encoded(picture, "JPEG"), encoded(picture, "PNG")
-    frames = {"save_all": True, "append_images": [Image.new("RGB", picture.size)]}
-    return {
-        "no bytes": ("empty", b""),
-        "text": ("unsupported_format", b"just a few words, called photo.jpg"),
-        "zeros": ("unsupported_format", bytes(4096)),
-        "a GIF": ("unsupported_format", encoded(picture, "GIF")),
-        "a BMP": ("unsupported_format", encoded(picture, "BMP")),
-        "a JPEG's first bytes": ("corrupt", jpeg[:20]),
-        "most of a JPEG": ("corrupt", jpeg[:-20]),
-        "half a PNG": ("corrupt", png[: len(png) * 2 // 3]),
-        "an animated PNG": ("too_many_frames", encoded(picture, "PNG", **frames)),
-        "an animated WebP": ("too_many_frames", encoded(picture, "WEBP", **frames)),
-        "50 megapixels": ("too_many_pixels", encoded(Image.new("1", (10_000, 5_000)), "PNG")),
-        "100 megapixels": ("too_many_pixels", encoded(Image.new("1", (10_000, 10_000)), "PNG")),
-        "400 megapixels": ("too_many_pixels", encoded(Image.new("1", (20_000, 20_000)), "PNG")),
-    }
+def picture(format: str, **options) -> bytes:
+    return encoded(Image.fromarray(two_halves()), format, **options)
 
 
-@pytest.mark.parametrize(("reason", "data"), rejected().values(), ids=rejected().keys())
-def test_what_is_not_one_still_image_within_limits_is_refused_with_its_reason(reason, data):
+def black(width: int, height: int) -> bytes:
+    return encoded(Image.new("1", (width, height)), "PNG")
+
+
+FRAMES = {"save_all": True, "append_images": [Image.new("RGB", (48, 32))]}
+REJECTED = {  # made in the test: every process that collects would make 400 megapixels
+    "no bytes": ("empty", lambda: b""),
+    "text": ("unsupported_format", lambda: b"just a few words, called photo.jpg"),
+    "zeros": ("unsupported_format", lambda: bytes(4096)),
+    "a GIF": ("unsupported_format", lambda: picture("GIF")),
+    "a BMP": ("unsupported_format", lambda: picture("BMP")),
+    "a JPEG's first bytes": ("corrupt", lambda: picture("JPEG")[:20]),
+    "most of a JPEG": ("corrupt", lambda: picture("JPEG")[:-20]),
+    "half a PNG": ("corrupt", lambda: (png := picture("PNG"))[: len(png) * 2 // 3]),
+    "an animated PNG": ("too_many_frames", lambda: picture("PNG", **FRAMES)),
+    "an animated WebP": ("too_many_frames", lambda: picture("WEBP", **FRAMES)),
+    "50 megapixels": ("too_many_pixels", lambda: black(10_000, 5_000)),
+    "100 megapixels": ("too_many_pixels", lambda: black(10_000, 10_000)),
+    "400 megapixels": ("too_many_pixels", lambda: black(20_000, 20_000)),
+}
+
+
+@pytest.mark.parametrize(("reason", "make"), REJECTED.values(), ids=REJECTED.keys())
+def test_what_is_not_one_still_image_within_limits_is_refused_with_its_reason(reason, make):
+    data = make()
     with pytest.raises(ImageRejectedError) as caught:
         codec.decode(data)
     assert caught.value.reason == reason
