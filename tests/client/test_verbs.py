@@ -23,11 +23,12 @@ pytestmark = pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy i
 
 
 @pytest.fixture(scope="session")
-def registered(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def registered(tmp_path_factory: pytest.TempPathFactory, mlflow_database: Path) -> Path:
     """A CIFAKE_HOME whose registry has one champion."""
     import mlflow
 
     home = tmp_path_factory.mktemp("registered")
+    shutil.copy(mlflow_database, home)
     api = mlflow.MlflowClient(f"sqlite:///{home}/mlflow.db")
     experiment = api.create_experiment("cifake", artifact_location=(home / "mlartifacts").as_uri())
     run = api.create_run(experiment)
@@ -188,6 +189,7 @@ def test_status_on_a_bare_machine_makes_no_database(monkeypatch: pytest.MonkeyPa
     assert not (home / "mlflow.db").exists()
 
 
+@pytest.mark.usefixtures("migrated")
 def test_before_anything_was_trained_the_shipped_detector_classifies_and_explains(
     home: Path, photos: Path, tmp_path: Path
 ) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import threading
@@ -71,11 +72,12 @@ def move_by_hand(version: int) -> None:
 
 
 def test_mlflow_killed_during_a_download_and_before_a_start(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, home: Path
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mlflow_database: Path
 ) -> None:
     bundles = [voting.write_bundle(tmp_path / f"b{model}", model, "0" * 16) for model in (0, 1)]
     folder = tmp_path / "server"
     folder.mkdir()
+    shutil.copy(mlflow_database, folder)
     server = MlflowServer.start(folder)
     try:
         for bundle in bundles:

@@ -105,7 +105,7 @@ def prometheus():
     server.server_close()
 
 
-def test_a_decision_is_recorded_in_the_store_and_in_mlflow(prometheus, home):
+def test_a_decision_is_recorded_in_the_store_and_in_mlflow(prometheus, home, migrated):
     from cifake_core.mlflow_client import client, experiment_id
 
     url, answers = prometheus
@@ -119,7 +119,7 @@ def test_a_decision_is_recorded_in_the_store_and_in_mlflow(prometheus, home):
     assert runs[0].data.params["cool_down_hours"] == "24.0"
 
 
-def test_the_policy_that_the_environment_names_decides(prometheus, home, tmp_path, monkeypatch):
+def test_the_policy_that_the_environment_names_decides(prometheus, migrated, tmp_path, monkeypatch):
     url, answers = prometheus
     answers[QUERIES["score_psi"]] = 0.6
     file = tmp_path / "policy.yaml"

@@ -37,7 +37,7 @@ def test_before_anything_is_registered_the_shipped_detector_is_champion(home: Pa
     assert version.dataset_version == bundle.Detector(folder).info.dataset_version
 
 
-@pytest.mark.usefixtures("switched_off")
+@pytest.mark.usefixtures("switched_off", "migrated")
 def test_switched_off_there_is_no_champion_and_nothing_to_import() -> None:
     with pytest.raises(NotRegisteredError, match="has no alias 'champion'"):
         artifacts.fetched()

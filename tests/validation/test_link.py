@@ -10,7 +10,7 @@ from cifake_core.validation.link import link
 
 
 @pytest.fixture
-def run_id(home) -> str:
+def run_id(migrated) -> str:
     api = client()
     return api.create_run(experiment_id()).info.run_id
 
