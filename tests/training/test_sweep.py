@@ -1,5 +1,6 @@
 """A sweep as users meet it: the grid trained in two halves, maps, the best as challenger; resumed, not repeated."""
 
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -24,9 +25,10 @@ options: {epochs: 1, batch_size: 64}
 
 
 @pytest.fixture(scope="module")
-def swept_home(make_dataset, tmp_path_factory):
+def swept_home(make_dataset, mlflow_database, tmp_path_factory):
     """A home with a sweep of four networks: (home, manifest, grid, what `run` returned)."""
     folder = tmp_path_factory.mktemp("home")
+    shutil.copy(mlflow_database, folder)
     (folder / "grid.yaml").write_text(GRID)
     with pytest.MonkeyPatch.context() as patch:
         patch.delenv("MLFLOW_TRACKING_URI", raising=False)  # MLflow itself sets it, in the test before

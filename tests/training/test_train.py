@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -28,9 +29,10 @@ OPTIONS = Options(topology="bird-lotfi", epochs=2, batch_size=16, seed=5)
 
 
 @pytest.fixture(scope="module")
-def trained_home(make_dataset, tmp_path_factory):
+def trained_home(make_dataset, mlflow_database, tmp_path_factory):
     """A home with a dataset version and one training of it: (home, manifest, what `train` returned)."""
     folder = tmp_path_factory.mktemp("home")
+    shutil.copy(mlflow_database, folder)
     with pytest.MonkeyPatch.context() as patch:
         patch.delenv("MLFLOW_TRACKING_URI", raising=False)  # MLflow itself sets it, in the test before
         patch.setenv("CIFAKE_HOME", str(folder))
