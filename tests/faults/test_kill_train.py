@@ -55,6 +55,7 @@ def weights(run_id: str) -> list[bytes]:
     return sorted(tensor.raw_data for tensor in graph.graph.initializer)
 
 
+@pytest.mark.usefixtures("migrated")
 @pytest.mark.timeout(1800)  # three trainings, two of them processes of their own
 def test_a_killed_training_continues_to_the_weights_of_an_undisturbed_one(store, version, command, home, caplog):
     kill_after_an_epoch(command, home)
