@@ -42,6 +42,7 @@ def source(tmp_path: Path) -> Path:
     return folder
 
 
+@pytest.mark.usefixtures("migrated")
 def test_the_run_stops_at_the_gate_with_the_report_linked_and_mlflow_untouched(
     source: Path, home: Path, tmp_path: Path, airflow_database: Path
 ):
