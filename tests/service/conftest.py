@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -115,14 +116,16 @@ class Registry:
 
 
 @pytest.fixture(scope="session")
-def registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Registry]:
+def registry(tmp_path_factory: pytest.TempPathFactory, mlflow_database: Path) -> Iterator[Registry]:
     """MLflow, which may call services on this machine, with one champion: version 1, the tiny bundle of seed 0."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("MLFLOW_WEBHOOK_ALLOWED_SCHEMES", "http,https")
         patch.setenv("MLFLOW_WEBHOOK_ALLOW_PRIVATE_IPS", "true")
         patch.setenv("MLFLOW_WEBHOOK_SECRET_ENCRYPTION_KEY", Fernet.generate_key().decode())
         patch.setenv("MLFLOW_WEBHOOK_CACHE_TTL", "1")  # seconds until a new webhook is called
-        server = MlflowServer.start(tmp_path_factory.mktemp("mlflow"))
+        folder = tmp_path_factory.mktemp("mlflow")
+        shutil.copy(mlflow_database, folder)
+        server = MlflowServer.start(folder)
     made = Registry(server, tmp_path_factory.mktemp("bundles"))
     try:
         made.promote(made.register(0, decision="promoted"))
