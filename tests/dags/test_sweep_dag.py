@@ -24,6 +24,7 @@ options: {epochs: 1, batch_size: 64}
 
 
 @pytest.mark.timeout(1200)
+@pytest.mark.usefixtures("migrated")
 def test_each_network_is_trained_once_and_the_best_becomes_challenger(
     home: Path, tmp_path: Path, make_dataset: Callable[..., Manifest], airflow_database: Path
 ) -> None:
