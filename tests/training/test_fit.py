@@ -3,7 +3,7 @@ import pytest
 
 from cifake_core.errors import ConfigurationError
 from cifake_core.training import topologies
-from cifake_core.training.fit import CHECKPOINT, Arrays, at_least, fit, mixed
+from cifake_core.training.fit import CHECKPOINT, Arrays, Group, at_least, fit, mixed
 from cifake_core.training.options import Options
 
 OPTIONS = Options(topology="bird-lotfi", epochs=3, batch_size=8, seed=3)
@@ -102,8 +102,9 @@ def test_a_mixture_of_other_generators_than_the_datasets_is_refused():
         mixed([None, "sd"], {"sd": 0.5, "gan": 0.5})
 
 
-def test_an_epoch_shows_repeated_rows_more_often(rows):
-    with_more = Arrays(rows.images, rows.labels, np.where(rows.labels == 0, 3, 1))
+def test_what_an_epoch_shows_more_often_weighs_more(rows):
+    fake, real = (np.flatnonzero(rows.labels == label) for label in (0, 1))
+    with_more = Arrays(rows.images, rows.labels, (Group(fake, 3 * len(fake)), Group(real, len(real))))
     once = Options(topology="bird-lotfi", epochs=1, batch_size=8)
     learnt, without = fit(once, with_more), fit(once, rows)
     assert learnt.model.optimizer.iterations.numpy() == 2 * without.model.optimizer.iterations.numpy()
