@@ -31,7 +31,7 @@ status: setup-ml ## Show what runs, datasets, runs, model versions
 test: setup-all ## Run the tests
 	$(python) -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder --ignore tests/integration
 
-test-stack: setup-all ## Run the tests of the whole stack: the pipeline through Airflow, dashboards and alerts
+test-stack: setup-all ## Run the tests of the whole stack: DAGs that run, extras that install, dashboards and alerts
 	$(python) -m pytest -n 2 --dist loadfile --no-loadscope-reorder tests/integration
 
 check: setup-ml ## Lint, format, types and the import rules
