@@ -4,12 +4,14 @@ python -m benchmarks.paper_sweep
 
 `cifake sweep` tries the grid on `--rows` training images; the six best by validation accuracy are trained anew on all
 of them, and the best of these, by validation accuracy again, with `--seeds` seeds. Test accuracies are reported and
-choose nothing. It takes hours on two cores; killed, the same command goes on after the last whole epoch.
+choose nothing. It takes hours on two cores. Killed, the same command goes on after the last whole epoch; what the
+result file holds of the same datasets is not trained again, on another machine neither (`--anew` does).
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import shutil
 import statistics
@@ -27,26 +29,36 @@ def main() -> None:
     parser.add_argument("--best", type=int, default=6)
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--epochs", type=int, default=5)
+    parser.add_argument("--anew", action="store_true", help="take nothing from the result file")
     parser.add_argument("--home", type=Path, default=common.CHECKOUT / ".cifake/benchmarks/paper_sweep")
     options = parser.parse_args()
     os.environ["CIFAKE_HOME"] = str(options.home.absolute())
     part, whole = (_version(*rows) for rows in (["--train-rows", str(options.rows)], ["--validation-fraction", "0.05"]))
-    swept, _ = cifake("sweep", "--dataset", part)
-    _keep_pictures(swept["sweep"])
-    result: dict[str, Any] = {
-        "what": f"{len(swept['members'])} networks of the paper's grid, Adam 0.001, batches of 32, five epochs",
-        "subset": {"dataset_version": part, "train_rows": options.rows, "members": swept["members"]},
-        "all rows": {"dataset_version": whole, "epochs": options.epochs, "members": {}},
-    }
-    found: dict[str, list[dict[str, Any]]] = result["all rows"]["members"]
-    names = [member["topology"] for member in swept["members"][: options.best]]
-    _write(result)
+    result = {} if options.anew else json.loads((common.RESULTS / "paper_sweep.json").read_text())
+    if result.get("subset", {}).get("dataset_version") != part:
+        swept, _ = cifake("sweep", "--dataset", part)
+        _keep_pictures(swept["sweep"])
+        result = {
+            "what": f"{len(swept['members'])} networks of the paper's grid, Adam 0.001, batches of 32, five epochs",
+            "subset": {"dataset_version": part, "train_rows": options.rows, "members": swept["members"]},
+        }
+    asked = {"dataset_version": whole, "epochs": options.epochs}
+    if {name: value for name, value in result.get("all rows", {}).items() if name != "members"} != asked:
+        result["all rows"] = asked | {"members": {}}
+    found: dict[str, dict[str, Any]] = result["all rows"]["members"]
+
+    def train(name: str, seed: int) -> None:
+        if str(seed) not in found.setdefault(name, {}):
+            found[name][str(seed)] = _train(name, seed, whole, options.epochs)
+            _write(result)
+
+    names = [member["topology"] for member in result["subset"]["members"][: options.best]]
     for name in names:
-        found[name] = [_train(name, 0, whole, options.epochs)]
-        _write(result)
-    best = max(names, key=lambda name: found[name][0]["val_accuracy"])
-    found[best] += [_train(best, seed, whole, options.epochs) for seed in range(1, options.seeds)]
-    accuracies = [each["accuracy"] for each in found[best]]
+        train(name, 0)
+    best = max(names, key=lambda name: found[name]["0"]["val_accuracy"])
+    for seed in range(1, options.seeds):
+        train(best, seed)
+    accuracies = [each["accuracy"] for each in found[best].values()]
     result["best"] = {
         "topology": best,
         "seeds": len(accuracies),
@@ -65,7 +77,7 @@ def _train(topology: str, seed: int, version: str, epochs: int) -> dict[str, Any
     asked = ["--topology", topology, "--epochs", str(epochs), "--seed", str(seed)]
     trained, _ = cifake("train", "--dataset", version, *asked)
     metrics = client().get_run(trained["run_id"]).data.metrics
-    return {"seed": seed, "accuracy": metrics["test_accuracy"], "val_accuracy": metrics["val_accuracy"]}
+    return {"accuracy": metrics["test_accuracy"], "val_accuracy": metrics["val_accuracy"]}
 
 
 def _keep_pictures(sweep: str) -> None:

@@ -7,6 +7,9 @@ scored by how sure it is of what they show, and by how far their features lie fr
 against the test split's REAL, for the dataset's own generators and for the tiles of CIFAKE_UNSEEN. Killed, the same
 command goes on after the last whole epoch.
 
+Probes are logistic regressions on the frozen features (Ojha et al. 2023, https://arxiv.org/abs/2302.10174), each taught
+the training images of one generator of the version.
+
 Scores: largest softmax probability (Hendrycks & Gimpel 2017, https://arxiv.org/abs/1610.02136), energy (Liu et al.
 2020, https://arxiv.org/abs/2010.03759), Mahalanobis distance (Lee et al. 2018, https://arxiv.org/abs/1807.03888) and
 relative Mahalanobis distance (Ren et al. 2021, https://arxiv.org/abs/2106.09022).
@@ -25,6 +28,7 @@ from benchmarks import common
 from benchmarks.generalise import by_generator
 
 BATCH = 128
+ROWS = 10_000
 
 
 def main() -> None:
@@ -41,10 +45,11 @@ def main() -> None:
 
     store = Store()
     manifest = dataset.load(store, options.dataset)
-    real, classes = by_generator(store, manifest, "train")["REAL"], _classes(store, manifest, "train")
+    train, classes = by_generator(store, manifest, "train"), _classes(store, manifest, "train")
+    real = train.pop("REAL")
     fakes = by_generator(store, manifest, "test")
     real_test = fakes.pop("REAL")
-    fitted = Fitted(_train(options, real, classes), real[:10_000], classes[:10_000])
+    fitted = Fitted(_train(options, real, classes), real[:ROWS], classes[:ROWS], train)
     of_real = fitted.scores(real_test)
     right = fitted.classify(real_test) == _classes(store, manifest, "test")
     if options.unseen:
@@ -117,9 +122,12 @@ def _train(options: argparse.Namespace, images: np.ndarray, classes: np.ndarray)
 
 
 class Fitted:
-    """A trained network, and where REAL images lie among its features: images of `classes`, (N, 32, 32, 3) uint8."""
+    """A trained network, and where REAL images lie among its features: images of `classes`, (N, 32, 32, 3) uint8.
 
-    def __init__(self, model: Any, images: np.ndarray, classes: np.ndarray) -> None:
+    `fakes` are the images of generators, by name, that probes are taught.
+    """
+
+    def __init__(self, model: Any, images: np.ndarray, classes: np.ndarray, fakes: dict[str, np.ndarray]) -> None:
         import keras
 
         self.both = keras.Model(model.input, [model.get_layer("features").output, model.output])
@@ -127,6 +135,7 @@ class Fitted:
         self.means = np.stack([features[classes == each].mean(0) for each in range(10)])
         self.precision = _precision(features - self.means[classes])
         self.mean, self.whole = features.mean(0), _precision(features - features.mean(0))
+        self.probes = {name: _probe(features, self._run(fake[:ROWS])[0]) for name, fake in fakes.items()}
 
     def classify(self, images: np.ndarray) -> np.ndarray:
         """Class numbers (N,)."""
@@ -143,11 +152,21 @@ class Fitted:
             "energy": energy,
             "Mahalanobis": near,
             "relative Mahalanobis": near - _squared(features - self.mean, self.whole),
+            **{f"probe of {name}": probe.decision_function(features) for name, probe in self.probes.items()},
         }
 
     def _run(self, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         features, logits = self.both.predict(images, batch_size=500, verbose=0)
         return features.astype(float), logits.astype(float)
+
+
+def _probe(real: np.ndarray, fake: np.ndarray) -> Any:
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
+    judge = make_pipeline(StandardScaler(), LogisticRegression(C=0.01, max_iter=500, class_weight="balanced"))
+    return judge.fit(np.concatenate([real, fake]), np.repeat([0, 1], [len(real), len(fake)]))
 
 
 def _precision(centred: np.ndarray) -> np.ndarray:

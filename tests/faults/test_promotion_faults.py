@@ -23,11 +23,11 @@ from cifake_core.registry.promotion import promote
 from cifake_core.registry.verify import verify
 from cifake_core.settings import MODEL_NAME, settings
 from services.detector.champion import Champion
-from tests.conftest import MlflowServer
 from tests.proxy import proxy
 from tests.registry import voting
 from tests.registry.conftest import Field
 from tests.registry.voting import share
+from tests.servers import MlflowServer
 
 CIFAKE = str(Path(sys.executable).with_name("cifake"))
 MakeField = Callable[..., Field]

@@ -22,7 +22,8 @@ import yaml
 from cifake_core import pipeline_metrics
 from cifake_core.images import sources
 from cifake_core.settings import settings
-from tests.conftest import CHECKOUT, _free_ports
+from tests.conftest import CHECKOUT
+from tests.servers import free_ports
 from tests.waiting import wait_for
 
 SECONDS = 240  # for anything to happen, on a busy machine
@@ -83,7 +84,7 @@ def watched(image_source: str, tmp_path_factory: pytest.TempPathFactory) -> Iter
     import monitoring
 
     home = tmp_path_factory.mktemp("watched")
-    gateway, alerts, prometheus, service, hook = _free_ports(5)
+    gateway, alerts, prometheus, service, hook = free_ports(5)
     given = {
         "CIFAKE_HOME": str(home),
         "CIFAKE_DATA": image_source,

@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import CHECKOUT, _free_ports
+from tests.conftest import CHECKOUT
+from tests.servers import free_ports
 from tests.waiting import wait_for
 
 TOOLS = CHECKOUT / ".venv-prometheus"
@@ -53,7 +54,7 @@ def running(command: list[str | Path], folder: Path, health: str) -> Iterator[No
 @pytest.fixture(scope="session")
 def gateway(prometheus_tools: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The address of a push gateway."""
-    url = f"http://127.0.0.1:{_free_ports(1)[0]}"
+    url = f"http://127.0.0.1:{free_ports(1)[0]}"
     command: list[str | Path] = [prometheus_tools / "prometheus-pushgateway"]
     command.append(f"--web.listen-address={url.removeprefix('http://')}")
     with running(command, tmp_path_factory.mktemp("gateway"), f"{url}/-/ready"):

@@ -12,8 +12,8 @@ from cifake_core.images.dataset import Manifest
 from cifake_core.registry import promotion
 from cifake_core.settings import settings
 from cifake_core.storage import Store
-from tests.conftest import MlflowServer
 from tests.registry import voting
+from tests.servers import MlflowServer
 
 
 @pytest.fixture

@@ -19,7 +19,7 @@ import pytest
 from cryptography.fernet import Fernet
 from PIL import Image
 
-from tests.conftest import MlflowServer
+from tests.servers import MlflowServer
 from tests.tiny_bundle import write_tiny_bundle
 from tests.waiting import wait_for
 
