@@ -45,7 +45,7 @@ def main() -> None:
         {str(f): statistics(tiles.images[tiles.families == f]) for f in sorted(set(tiles.families))} if tiles else {}
     )
     judges = {"distance from REAL": _distance(real)}
-    judges |= {f"taught {name}": _taught(real, fake).decision_function for name, fake in train.items()}
+    judges |= {f"taught {name}": taught(real, fake).decision_function for name, fake in train.items()}
     fakes = test | {f"unseen {name}": each for name, each in unseen.items()}
     common.write_result(
         "low_level",
@@ -97,7 +97,8 @@ def _distance(real: np.ndarray) -> Judge:
     return judge
 
 
-def _taught(real: np.ndarray, fake: np.ndarray) -> Any:
+def taught(real: np.ndarray, fake: np.ndarray) -> Any:
+    """A logistic regression that tells FAKE rows (M, D) from REAL ones (N, D); FAKE is 1."""
     return _regression().fit(np.concatenate([real, fake]), np.repeat([0, 1], [len(real), len(fake)]))
 
 

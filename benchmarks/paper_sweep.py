@@ -43,8 +43,9 @@ def main() -> None:
             "subset": {"dataset_version": part, "train_rows": options.rows, "members": swept["members"]},
         }
     asked = {"dataset_version": whole, "epochs": options.epochs}
-    if {name: value for name, value in result.get("all rows", {}).items() if name != "members"} != asked:
+    if not asked.items() <= result.get("all rows", {}).items():
         result["all rows"] = asked | {"members": {}}
+        result.pop("best", None)
     found: dict[str, dict[str, Any]] = result["all rows"]["members"]
 
     def train(name: str, seed: int) -> None:

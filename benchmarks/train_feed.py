@@ -88,12 +88,12 @@ def _measure(options: argparse.Namespace) -> dict[str, float]:
     """One way, in this process: two epochs, of which the second counts."""
     pixels = np.load(options.folder / "pixels.npy", mmap_mode="r")
     if options.way in (OURS, FREE, OURS_224):
-        import tensorflow as tf
-
         from cifake_core.training.fit import Arrays, fit
         from cifake_core.training.options import Options
 
         if options.way == FREE:
+            import tensorflow as tf
+
             tf.config.experimental.enable_op_determinism = lambda: None
         asked = Options(
             topology=options.topology, epochs=2, batch_size=options.batch_size, image_size=WAYS[options.way]

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import psutil
 
-from benchmarks.serve_hostile import attack, memory_mb, requests, workers
+from benchmarks.hostile import requests
+from benchmarks.serve_hostile import attack, memory_mb, workers
 from tests.service.conftest import Process, wait_for
 
 REQUESTS = 300
