@@ -154,6 +154,13 @@ def machine(*packages: str) -> dict[str, Any]:
     }
 
 
+def kept(name: str, asked: dict[str, Any]) -> dict[str, Any]:
+    """The result that is kept, to go on from, if it is of what is asked; else nothing."""
+    file = RESULTS / f"{name}.json"
+    found: dict[str, Any] = json.loads(file.read_text()) if file.exists() else {}
+    return found if asked.items() <= found.items() else {}
+
+
 def write_result(name: str, result: dict[str, Any]) -> None:
     """Keep the result under benchmarks/results and print it."""
     text = json.dumps(result, indent=2)

@@ -11,7 +11,6 @@ result file holds of the same datasets is not trained again, on another machine 
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import shutil
 import statistics
@@ -34,7 +33,7 @@ def main() -> None:
     options = parser.parse_args()
     os.environ["CIFAKE_HOME"] = str(options.home.absolute())
     part, whole = (_version(*rows) for rows in (["--train-rows", str(options.rows)], ["--validation-fraction", "0.05"]))
-    result = {} if options.anew else json.loads((common.RESULTS / "paper_sweep.json").read_text())
+    result = {} if options.anew else common.kept("paper_sweep", {})
     if result.get("subset", {}).get("dataset_version") != part:
         swept, _ = cifake("sweep", "--dataset", part)
         _keep_pictures(swept["sweep"])

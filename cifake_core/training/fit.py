@@ -152,7 +152,11 @@ def fit(
     for metric, name in zip(metrics, ("accuracy", "precision", "recall"), strict=True):
         metric.name = name
     # XLA is two to four times slower on a CPU for networks of this size.
-    model.compile(optimizer, keras.losses.BinaryCrossentropy(), metrics=metrics, jit_compile=False)
+    # The average follows every step; without one, Python is left out of most of them.
+    steps = 1 if average else 16
+    model.compile(
+        optimizer, keras.losses.BinaryCrossentropy(), metrics=metrics, jit_compile=False, steps_per_execution=steps
+    )
 
     state = [*model.variables, *optimizer.variables, *(average.variables if average else [])]
     history = _restore(folder, state)
@@ -200,6 +204,10 @@ def _optimizer(options: Options, steps: int) -> keras.optimizers.Optimizer:
         )
     if options.optimizer == "adam":
         return keras.optimizers.Adam(rate)
+    if options.optimizer == "muon":
+        from cifake_core.training.muon import Muon
+
+        return Muon(rate, weight_decay=options.weight_decay, adam_weight_decay=None)
     optimizer = keras.optimizers.AdamW(rate, weight_decay=options.weight_decay)
     optimizer.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])
     return optimizer
@@ -254,7 +262,7 @@ def _bar(what: str) -> keras.callbacks.Callback:
             self.bar = tqdm(desc=what, total=total, unit="batch", leave=False, disable=not sys.stderr.isatty())
 
         def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
-            self.bar.update()
+            self.bar.update(batch + 1 - self.bar.n)
 
         def on_train_end(self, logs: Any = None) -> None:
             self.bar.close()

@@ -29,9 +29,9 @@ class Options(BaseModel, frozen=True):
     batch_size: Annotated[int, Field(ge=1)] = 32
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
     image_size: Annotated[int, Field(ge=8, le=512)] = SIZE
-    optimizer: Literal["adam", "adamw"] = "adam"
+    optimizer: Literal["adam", "adamw", "muon"] = "adam"
     learning_rate: Annotated[float, Field(gt=0)] = 0.001
-    weight_decay: Annotated[float, Field(ge=0, description="AdamW's, of kernels only.")] = 0
+    weight_decay: Annotated[float, Field(ge=0, description="Of kernels only; not Adam's.")] = 0
     schedule: Literal["constant", "one-cycle"] = "constant"
     patience: Annotated[int, Field(ge=0, description="Stop after so many epochs without a lower loss; 0: never.")] = 0
     average: Annotated[float, Field(ge=0, lt=1, description="Momentum of the weights' moving average; 0: none.")] = 0

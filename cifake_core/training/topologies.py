@@ -134,14 +134,30 @@ def _bird_lotfi(x: keras.KerasTensor) -> keras.KerasTensor:
     return _grid(x, filters=32, convolutions=2, units=64, dense=1)
 
 
-def _convolution(
-    x: keras.KerasTensor, filters: int, size: int = 3, name: str | None = None, strides: int = 1
-) -> keras.KerasTensor:
-    """Padded convolution, batch normalisation, ReLU; stride 1 nearly everywhere, for the evidence is fine detail."""
+def _convolution(x: keras.KerasTensor, filters: int, name: str | None = None) -> keras.KerasTensor:
+    """Padded 3×3 convolution, batch normalisation, ReLU; stride 1, for the evidence is fine detail."""
     from keras import layers
 
-    x = layers.Conv2D(filters, size, strides, padding="same", use_bias=False, kernel_initializer="he_normal")(x)
+    x = layers.Conv2D(filters, 3, padding="same", use_bias=False, kernel_initializer="he_normal")(x)
     return layers.ReLU(name=name)(layers.BatchNormalization(momentum=0.9)(x))
+
+
+def _spectrum(x: keras.KerasTensor, filters: int) -> keras.KerasTensor:
+    """A first convolution, strided, that starts as the cosine transform of 4×4 pixels in opponent colours.
+
+    Each frequency is then normalised on its own: fine detail, which random filters drown in brightness, is seen from
+    the first step on. `filters` of 4·4·3, in the order brightness, red-green, blue-yellow, each from low frequencies.
+    """
+    import numpy as np
+    from keras import layers
+    from scipy.fft import dct
+
+    wave = dct(np.eye(4), norm="ortho", axis=0)
+    colours = np.array([[1, 1, 1], [1, -1, 0], [-1, -1, 2]]) / np.sqrt([[3], [2], [6]])
+    convolution = layers.Conv2D(filters, 4, 2, padding="same", use_bias=False)
+    y = convolution(x)
+    convolution.kernel.assign(np.einsum("ay,bx,cr->yxrcab", wave, wave, colours).reshape(4, 4, 3, 48)[..., :filters])
+    return layers.ReLU()(layers.BatchNormalization(momentum=0.9)(y))
 
 
 def _residual(x: keras.KerasTensor, name: str) -> keras.KerasTensor:
@@ -169,7 +185,7 @@ def _half(x: keras.KerasTensor, widths: tuple[int, int, int], early: bool) -> ke
     from keras import layers
 
     first, half, quarter = widths
-    x = _convolution(x, first, 4, strides=2)
+    x = _spectrum(x, first)
     x = _residual(_convolution(x, half), "block1") if early else _convolution(x, half, name="block1")
     return _mean_and_maximum(_residual(_convolution(layers.MaxPooling2D(2)(x), quarter), "block2"))
 

@@ -150,16 +150,18 @@ def small(monkeypatch):
     monkeypatch.setitem(topologies._TOPOLOGIES, "small", body)
 
 
-def test_a_recipe_with_everything_continues_to_the_same_weights(rows, small, tmp_path):
+@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
+def test_a_recipe_with_everything_continues_to_the_same_weights(rows, small, tmp_path, optimizer):
     def interrupt(history):
         if len(history) == 2:
             raise KeyboardInterrupt
 
-    whole = fit(RECIPE, rows, rows)
+    recipe = RECIPE.model_copy(update={"optimizer": optimizer})
+    whole = fit(recipe, rows, rows)
     with pytest.raises(KeyboardInterrupt):
-        fit(RECIPE, rows, rows, folder=tmp_path, on_epoch=interrupt)
-    continued = fit(RECIPE, rows, rows, folder=tmp_path)
-    again = fit(RECIPE, rows, rows, folder=tmp_path)
+        fit(recipe, rows, rows, folder=tmp_path, on_epoch=interrupt)
+    continued = fit(recipe, rows, rows, folder=tmp_path)
+    again = fit(recipe, rows, rows, folder=tmp_path)
     for other in (continued, again):
         assert same_weights(whole.model, other.model)
         assert without_time(whole.history) == without_time(other.history)

@@ -53,6 +53,13 @@ def test_every_topology_scores_pixels_and_names_what_can_be_explained(name, rows
     assert f"| `{name}` | {model.count_params():,} |" in (CHECKOUT / "docs/training.md").read_text()
 
 
+def test_the_small_house_detector_starts_as_a_transform_that_loses_nothing():
+    first = topologies.build("house-s").layers[2].kernel.numpy().reshape(48, 48)
+    np.testing.assert_allclose(first.T @ first, np.eye(48), atol=1e-5)
+    assert np.ptp(first[:, 0]) < 1e-6, "the mean of all pixels and colours comes first"
+    assert np.abs(first[:, 1:].sum(axis=0)).max() < 1e-5, "nothing else sees brightness"
+
+
 def test_an_unknown_topology_is_refused_with_the_known_ones():
     with pytest.raises(ConfigurationError, match=r"no topology 'vgg'; known: .*bird-lotfi.*seed"):
         topologies.build("vgg")
