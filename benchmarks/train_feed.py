@@ -106,7 +106,7 @@ def _measure(options: argparse.Namespace) -> dict[str, float]:
 
 
 def _fit_folders(options: argparse.Namespace) -> float:
-    import keras
+    import keras  # first, so that TensorFlow starts as it does in a script: our package chooses oneDNN
 
     from cifake_core.training import topologies
 
