@@ -42,7 +42,7 @@ def main() -> None:
     options = parser.parse_args()
     from cifake_core.images import dataset
     from cifake_core.storage import Store
-    from cifake_core.training.fit import Arrays
+    from cifake_core.training.epochs import Arrays
 
     store = Store()
     manifest = dataset.load(store, options.dataset)

@@ -75,7 +75,8 @@ def _train(
     options: argparse.Namespace, real: np.ndarray, fake: np.ndarray, real_test: np.ndarray, fakes: dict[str, Any]
 ) -> dict[str, np.ndarray]:
     """P(REAL) of real test images and of each kind's FAKE test images."""
-    from cifake_core.training.fit import Arrays, fit
+    from cifake_core.training.epochs import Arrays
+    from cifake_core.training.fit import fit
     from cifake_core.training.options import Options
 
     asked = Options(topology=options.topology, epochs=options.epochs, seed=options.seed)

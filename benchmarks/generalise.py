@@ -70,7 +70,8 @@ def by_generator(store: Any, manifest: Any, split: str) -> dict[str, np.ndarray]
 
 def _train(options: argparse.Namespace, rows: dict[str, np.ndarray], generators: list[str]) -> Any:
     from cifake_core.training.augmentation import Augmentation
-    from cifake_core.training.fit import Arrays, fit
+    from cifake_core.training.epochs import Arrays
+    from cifake_core.training.fit import fit
     from cifake_core.training.options import Options
 
     share = options.rows // len(generators)

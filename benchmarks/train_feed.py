@@ -88,7 +88,8 @@ def _measure(options: argparse.Namespace) -> dict[str, float]:
     """One way, in this process: two epochs, of which the second counts."""
     pixels = np.load(options.folder / "pixels.npy", mmap_mode="r")
     if options.way in (OURS, FREE, OURS_224):
-        from cifake_core.training.fit import Arrays, fit
+        from cifake_core.training.epochs import Arrays
+        from cifake_core.training.fit import fit
         from cifake_core.training.options import Options
 
         if options.way == FREE:

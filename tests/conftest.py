@@ -133,8 +133,9 @@ def trained_bundle(make_dataset: Callable[..., Manifest], tmp_path_factory: pyte
 
 def _train(make_dataset: Callable[..., Manifest], folder: Path) -> None:
     from cifake_core.images import dataset
+    from cifake_core.training.epochs import Arrays
     from cifake_core.training.export import export
-    from cifake_core.training.fit import Arrays, fit
+    from cifake_core.training.fit import fit
     from cifake_core.training.options import Options
 
     options = Options(topology="bird-lotfi", epochs=3)

@@ -21,8 +21,9 @@ from cifake_core.images import dataset
 from cifake_core.settings import LABELS, REAL, settings
 from cifake_core.storage import Store
 from cifake_core.training import plots, topologies, tracking
+from cifake_core.training.epochs import Arrays, at_least, mixed
 from cifake_core.training.export import export
-from cifake_core.training.fit import Arrays, at_least, fit, mixed
+from cifake_core.training.fit import fit
 from cifake_core.training.options import Options, fingerprint
 from cifake_core.validation.link import link
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cifake_core.training.fit import Arrays
+from cifake_core.training.epochs import Arrays
 
 
 @pytest.fixture(scope="session")

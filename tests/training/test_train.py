@@ -19,7 +19,7 @@ from cifake_core.registry import artifacts
 from cifake_core.settings import MODEL_NAME, settings
 from cifake_core.storage import Store
 from cifake_core.training import topologies
-from cifake_core.training.fit import Arrays
+from cifake_core.training.epochs import Arrays
 from cifake_core.training.options import Options, fingerprint
 from cifake_core.training.tracking import started_from
 from cifake_core.training.train import train

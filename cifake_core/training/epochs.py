@@ -1,0 +1,81 @@
+"""What an epoch of training shows: decoded images, and how many of which, in an order that its number decides."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from cifake_core.errors import ConfigurationError
+
+
+@dataclass(frozen=True)
+class Group:
+    """Rows (K,) of which an epoch shows `count`, in turn: every one before any again."""
+
+    rows: np.ndarray
+    count: int
+
+    def taken(self, seed: int, number: int, epoch: int) -> np.ndarray:
+        """The rows for an epoch, (count,); they depend on the arguments only."""
+        place = np.arange(epoch * self.count, (epoch + 1) * self.count)
+        turn, place = np.divmod(place, len(self.rows))
+        orders = {t: np.random.default_rng([seed, number, t]).permutation(self.rows) for t in np.unique(turn)}
+        return np.concatenate([orders[t][place[turn == t]] for t in orders])
+
+
+@dataclass(frozen=True)
+class Arrays:
+    """Decoded images (N, 32, 32, 3) uint8 and labels (N,), FAKE 0 and REAL 1.
+
+    `groups` say how many of which rows an epoch shows; none: every row, once.
+    """
+
+    images: np.ndarray
+    labels: np.ndarray
+    groups: tuple[Group, ...] = ()
+
+    @property
+    def count(self) -> int:
+        """Images an epoch shows."""
+        return sum(group.count for group in self.groups) if self.groups else len(self.labels)
+
+    def order(self, seed: int, epoch: int) -> np.ndarray:
+        """The rows of one epoch, shuffled."""
+        rows = np.arange(len(self.labels))
+        if self.groups:
+            rows = np.concatenate([group.taken(seed, i, epoch) for i, group in enumerate(self.groups)])
+        return np.random.default_rng([seed, epoch]).permutation(rows)
+
+
+def at_least(generators: Sequence[str | None], share: float) -> dict[str, float]:
+    """A mixture as the FAKE rows are (None is REAL), but of no generator less than `share`, or than an equal part."""
+    rows = Counter(name for name in generators if name)
+    share = min(share, 1 / len(rows))
+    rare: set[str] = set()
+    while True:
+        common = sum(count for name, count in rows.items() if name not in rare)
+        left = (1 - share * len(rare)) / common if common else 0
+        found = {name: share if name in rare else count * left for name, count in rows.items()}
+        if not (fallen := {name for name in found if found[name] < share}):
+            return found
+        rare |= fallen
+
+
+def mixed(generators: Sequence[str | None], mixture: Mapping[str, float]) -> tuple[Group, ...]:
+    """All REAL rows (None), and as many FAKE ones, by each generator of the mixture its share.
+
+    Raises:
+        ConfigurationError: the rows lack a generator of the mixture, or have one that is not in it.
+    """
+    names = np.array([name or "" for name in generators])
+    if different := set(mixture) ^ (set(names) - {""}):
+        raise ConfigurationError(
+            f"mixture names {', '.join(sorted(mixture))}, the dataset version's FAKE are by "
+            f"{', '.join(sorted(set(names) - {''}))}: they differ in {', '.join(sorted(different))}"
+        )
+    real = np.flatnonzero(names == "")
+    fakes = [Group(np.flatnonzero(names == name), round(share * len(real))) for name, share in sorted(mixture.items())]
+    return Group(real, len(real)), *fakes
