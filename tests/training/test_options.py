@@ -54,7 +54,7 @@ def test_a_wrong_recipe_is_refused_with_what_is_wrong(tmp_path, text, message):
 
 
 def test_an_unknown_recipe_is_refused_with_the_known_ones():
-    with pytest.raises(ConfigurationError, match="no recipe 'house-xl'; known: harden, house-m, house-s, polish, zoo"):
+    with pytest.raises(ConfigurationError, match="no recipe 'house-xl'; known: harden, house-m, house-s, zoo"):
         options("house-xl")
 
 
