@@ -17,7 +17,8 @@ from cifake_core.settings import settings
 log = logging.getLogger(__name__)
 
 # No class of PyTorch's names these on a CPU.
-_NO_MEMORY = ("out of memory", "can't allocate memory", "not enough memory")
+# The last is oneDNN's, on a CPU, where a convolution's own working memory cannot be had.
+_NO_MEMORY = ("out of memory", "can't allocate memory", "not enough memory", "could not create a primitive")
 
 
 class StableDiffusion:
