@@ -4,7 +4,7 @@ python -m benchmarks.paper_sweep
 
 `cifake sweep` tries the grid on `--rows` training images; the six best by validation accuracy are trained anew on all
 of them. Of these the smallest whose validation accuracy is within one standard error of the best's (Breiman et al.
-1984) is trained with `--seeds` seeds: four thousand images cannot order them more finely. Test accuracies are reported
+1984) is trained with `--seeds` seeds: so few images cannot order them more finely. Test accuracies are reported
 and choose nothing. It takes hours on two cores. Killed, the same command goes on after the last whole epoch; what the
 result file holds of the same datasets is not trained again, on another machine neither (`--anew` does).
 """
@@ -23,8 +23,6 @@ from benchmarks import common
 from benchmarks.paper_topologies import cifake
 from cifake_core.mlflow_client import client
 
-VALIDATION = 4000  # images that the networks on all rows are validated by
-
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -36,7 +34,8 @@ def main() -> None:
     parser.add_argument("--home", type=Path, default=common.CHECKOUT / ".cifake/benchmarks/paper_sweep")
     options = parser.parse_args()
     os.environ["CIFAKE_HOME"] = str(options.home.absolute())
-    part, whole = (_version(*rows) for rows in (["--train-rows", str(options.rows)], ["--validation-fraction", "0.05"]))
+    part, _ = _version("--train-rows", str(options.rows))
+    whole, validation = _version("--validation-fraction", "0.05")
     result = {} if options.anew else common.kept("paper_sweep", {})
     if result.get("subset", {}).get("dataset_version") != part:
         swept, _ = cifake("sweep", "--dataset", part)
@@ -59,7 +58,7 @@ def main() -> None:
     names = [member["topology"] for member in result["subset"]["members"][: options.best]]
     for name in names:
         train(name, 0)
-    best = _smallest_of_the_best(result["subset"]["members"][: options.best], found)
+    best = _smallest_of_the_best(result["subset"]["members"][: options.best], found, validation)
     for seed in range(1, options.seeds):
         train(best, seed)
     accuracies = [each["accuracy"] for each in found[best].values()]
@@ -72,17 +71,18 @@ def main() -> None:
     _write(result)
 
 
-def _smallest_of_the_best(members: list[dict[str, Any]], found: dict[str, dict[str, Any]]) -> str:
+def _smallest_of_the_best(members: list[dict[str, Any]], found: dict[str, dict[str, Any]], validation: int) -> str:
     accuracy = {member["topology"]: found[member["topology"]]["0"]["val_accuracy"] for member in members}
     highest = max(accuracy.values())
-    least = highest - math.sqrt(highest * (1 - highest) / VALIDATION)
+    least = highest - math.sqrt(highest * (1 - highest) / validation)
     good = [member for member in members if accuracy[member["topology"]] >= least]
     return str(min(good, key=lambda member: member["parameters"])["topology"])
 
 
-def _version(*rows: str) -> str:
+def _version(*rows: str) -> tuple[str, int]:
+    """A dataset version, and how many images it validates by."""
     manifest, _ = cifake("data", "build", *rows)
-    return str(manifest["dataset_version"])
+    return str(manifest["dataset_version"]), sum(manifest["counts"]["validation"].values())
 
 
 def _train(topology: str, seed: int, version: str, epochs: int) -> dict[str, Any]:

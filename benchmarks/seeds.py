@@ -10,7 +10,6 @@ file holds of the same recipe and dataset version is not trained again, on anoth
 from __future__ import annotations
 
 import argparse
-import json
 import statistics
 from typing import Any
 
@@ -26,7 +25,7 @@ def main() -> None:
     options = parser.parse_args()
     from cifake_core.training.options import options as recipe
 
-    asked = {"dataset version": options.dataset, "recipe": json.loads(recipe(options.recipe).model_dump_json())}
+    asked = {"dataset version": options.dataset, "recipe": recipe(options.recipe).model_dump(mode="json")}
     name = f"seeds_{options.recipe}"
     by_seed: dict[str, dict[str, float]] = common.kept(name, asked).get("by seed", {})
     for seed in map(str, range(options.seeds)):
