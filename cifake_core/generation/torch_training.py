@@ -76,5 +76,6 @@ class Journal:
             if new:
                 writer.writerow(("step", *self.names, "seconds_per_step"))
             writer.writerow((step + 1, *(f"{mean:.5f}" for mean in means), f"{seconds:.3f}"))
-        log.info("step %d %s, %.3f s a step", step + 1, dict(zip(self.names, means.round(4), strict=True)), seconds)
+        losses_by_name = ", ".join(f"{name} {mean:.4f}" for name, mean in zip(self.names, means, strict=True))
+        log.info("step %d: %s, %.3f s a step", step + 1, losses_by_name, seconds)
         self.rows, self.since = [], time.monotonic()
