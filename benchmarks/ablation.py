@@ -2,9 +2,9 @@
 
 python -m benchmarks.ablation --dataset VERSION
 
-The recipe on a part of the train split for a few epochs, and the same without one of its parts. Accuracy and loss are
-of the validation split: test images choose nothing here. What a recipe gains in a short training it need not gain in a
-long one; what it cannot learn in a short one costs hours.
+The recipe on a part of the train split for a few epochs, and the same without one of its parts, or with another
+network. Accuracy and loss are of the validation split: test images choose nothing here. What a recipe gains in a short
+training it need not gain in a long one; what it cannot learn in a short one costs hours.
 """
 
 from __future__ import annotations
@@ -29,6 +29,8 @@ VARIANTS: dict[str, tuple[dict[str, Any], dict[str, Any], bool]] = {
     "no average": ({"average": 0}, {}, False),
     "no shift": ({}, {"shift": 0}, False),
     "no damage": ({}, {"damage": 0}, False),
+    "house-xs": ({"topology": "house-xs"}, {}, False),
+    "house-m": ({"topology": "house-m"}, {}, False),
 }
 
 
@@ -59,7 +61,7 @@ def main() -> None:
         common.write_result(
             "ablation",
             {
-                "what": "the recipe house-s for a few epochs, without one of its parts",
+                "what": "the recipe house-s for a few epochs, without one of its parts or with another network",
                 **asked,
                 "validation": found,
                 "machine": common.machine("tensorflow-cpu", "keras"),

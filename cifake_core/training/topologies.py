@@ -177,42 +177,39 @@ def _mean_and_maximum(x: keras.KerasTensor) -> keras.KerasTensor:
     return layers.Concatenate()([layers.GlobalAveragePooling2D()(x), layers.GlobalMaxPooling2D()(x)])
 
 
-def _half(x: keras.KerasTensor, widths: tuple[int, int, int], early: bool) -> keras.KerasTensor:
+def _half(x: keras.KerasTensor, widths: tuple[int, int, int], early: int, late: int = 1) -> keras.KerasTensor:
     """At half resolution from the first, strided convolution on (more channels than it halves: no detail is lost).
 
-    Then a quarter; a residual pair there, and with `early` one before.
+    Then a quarter. `early` and `late` are the residual pairs at each.
     """
     from keras import layers
 
     first, half, quarter = widths
-    x = _spectrum(x, first)
-    x = _residual(_convolution(x, half), "block1") if early else _convolution(x, half, name="block1")
-    return _mean_and_maximum(_residual(_convolution(layers.MaxPooling2D(2)(x), quarter), "block2"))
+    x = _convolution(_spectrum(x, first), half, name=None if early else "block1")
+    for number in range(1, early + 1):
+        x = _residual(x, f"block{number}")
+    x = _convolution(layers.MaxPooling2D(2)(x), quarter)
+    for number in range(max(early, 1) + 1, max(early, 1) + late + 1):
+        x = _residual(x, f"block{number}")
+    return _mean_and_maximum(x)
 
 
 @topology("house-xs")
 def _house_xs(x: keras.KerasTensor) -> keras.KerasTensor:
     """The quick house detector."""
-    return _half(x, (36, 48, 80), early=False)
+    return _half(x, (36, 48, 80), early=0)
 
 
 @topology("house-s")
 def _house_s(x: keras.KerasTensor) -> keras.KerasTensor:
     """The small house detector: under 300,000 weights."""
-    return _half(x, (48, 48, 96), early=True)
+    return _half(x, (48, 48, 96), early=1)
 
 
 @topology("house-m")
 def _house_m(x: keras.KerasTensor) -> keras.KerasTensor:
-    """The larger house detector, under 1,200,000 weights: three stages at full, half and quarter resolution."""
-    from keras import layers
-
-    number = 0
-    for stage, (filters, pairs) in enumerate(((48, 1), (96, 2), (160, 1))):
-        x = _convolution(layers.MaxPooling2D(2)(x) if stage else x, filters)
-        for _ in range(pairs):
-            x = _residual(x, f"block{(number := number + 1)}")
-    return _mean_and_maximum(x)
+    """The larger house detector: under 1,200,000 weights."""
+    return _half(x, (48, 96, 144), early=1, late=2)
 
 
 @topology("efficientnet-b0")
