@@ -100,7 +100,7 @@ def operating_point(labels: np.ndarray, scores: np.ndarray) -> tuple[float, tupl
     unsure, widest = (threshold, threshold), float(np.quantile(distance, MOST_UNSURE))
     for half in np.linspace(0, widest, 101):
         sure = distance >= half
-        unsure = round(max(threshold - half, 0), 3), round(min(threshold + half, 1), 3)
+        unsure = round(float(max(threshold - half, 0)), 3), round(float(min(threshold + half, 1)), 3)
         if right[sure].mean() >= SURE:
             break
     sure = (scores <= unsure[0]) | (scores >= unsure[1])
