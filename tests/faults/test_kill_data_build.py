@@ -16,6 +16,14 @@ CIFAKE = str(Path(sys.executable).with_name("cifake"))
 BUILD = [CIFAKE, "data", "build", "--train-rows", "2000", "--test-rows", "400", "--json"]
 
 
+@pytest.fixture(autouse=True)
+def heard():
+    """What a shell starts in the background ignores SIGINT, and so does all that it starts."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 @pytest.fixture
 def environment(image_source, home) -> dict[str, str]:
     return os.environ | {"CIFAKE_DATA": image_source, "CIFAKE_HOME": str(home)}
