@@ -98,9 +98,9 @@ def operating_point(labels: np.ndarray, scores: np.ndarray) -> tuple[float, tupl
     distance = np.abs(scores - threshold)
     right = (scores >= threshold) == (labels == REAL)
     unsure, widest = (threshold, threshold), float(np.quantile(distance, MOST_UNSURE))
-    for half in np.linspace(0, widest, 101):
+    for half in np.linspace(0, widest, 101).tolist():
         sure = distance >= half
-        unsure = round(float(max(threshold - half, 0)), 3), round(float(min(threshold + half, 1)), 3)
+        unsure = round(max(threshold - half, 0), 3), round(min(threshold + half, 1), 3)
         if right[sure].mean() >= SURE:
             break
     sure = (scores <= unsure[0]) | (scores >= unsure[1])

@@ -189,8 +189,8 @@ def _half(x: keras.KerasTensor, widths: tuple[int, int, int], early: int, late: 
     for number in range(1, early + 1):
         x = _residual(x, f"block{number}")
     x = _convolution(layers.MaxPooling2D(2)(x), quarter)
-    for number in range(max(early, 1) + 1, max(early, 1) + late + 1):
-        x = _residual(x, f"block{number}")
+    for number in range(1, late + 1):
+        x = _residual(x, f"block{max(early, 1) + number}")
     return _mean_and_maximum(x)
 
 
