@@ -3,8 +3,9 @@
 python -m benchmarks.seeds --dataset VERSION --recipe house-s --seeds 3
 
 Each seed is `cifake train`, then `cifake evaluate` on the test split and on the tiles of CIFAKE_UNSEEN; nothing is
-chosen by either. Hours on two cores: killed, the same command goes on after the last whole epoch, and what the result
-file holds of the same recipe and dataset version is not trained again, on another machine neither.
+chosen by either. `--epochs` makes the cycle shorter than the recipe's, for a learning curve. Hours on two cores:
+killed, the same command goes on after the last whole epoch, and what the result file holds of the same recipe and
+dataset version is not trained again, on another machine neither.
 """
 
 from __future__ import annotations
@@ -22,16 +23,19 @@ def main() -> None:
     parser.add_argument("--dataset", required=True, help="a version in CIFAKE_HOME")
     parser.add_argument("--recipe", required=True)
     parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--epochs", type=int, help="instead of the recipe's")
     options = parser.parse_args()
     from cifake_core.training.options import options as recipe
 
-    asked = {"dataset version": options.dataset, "recipe": recipe(options.recipe).model_dump(mode="json")}
-    name = f"seeds_{options.recipe}"
+    given = {"epochs": options.epochs} if options.epochs else {}
+    asked = {"dataset version": options.dataset, "recipe": recipe(options.recipe, **given).model_dump(mode="json")}
+    name = "_".join(["seeds", options.recipe, *([f"{options.epochs}_epochs"] if given else [])])
     by_seed: dict[str, dict[str, float]] = common.kept(name, asked).get("by seed", {})
     for seed in map(str, range(options.seeds)):
         if seed in by_seed:
             continue
-        trained, _ = cifake("train", "--recipe", options.recipe, "--dataset", options.dataset, "--seed", seed)
+        epochs = ["--epochs", str(options.epochs)] if given else []
+        trained, _ = cifake("train", "--recipe", options.recipe, "--dataset", options.dataset, "--seed", seed, *epochs)
         by_seed[seed] = _measure(str(trained["model_version"]))
         common.write_result(
             name,

@@ -150,9 +150,11 @@ def _feed(arrays: Arrays, batch_size: int, augmentation: Augmentation | None = N
     import tensorflow as tf
 
     images, labels = tf.constant(arrays.images), tf.constant(arrays.labels[:, None], tf.float32)
+    fixed = tf.data.Options()
+    fixed.autotune.enabled = False  # there is nothing to tune, and its thread holds up the end of an epoch
 
     def batches(order: np.ndarray, *seeds: int) -> tf.data.Dataset:
-        rows = tf.data.Dataset.from_tensor_slices(order).batch(batch_size)
+        rows = tf.data.Dataset.from_tensor_slices(order).batch(batch_size).with_options(fixed)
         if not augmentation or not augmentation.active:
             return rows.map(lambda index: (tf.gather(images, index), tf.gather(labels, index))).prefetch(2)
 
