@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-
-from cifake_core.errors import ConfigurationError
 
 
 @dataclass(frozen=True)
@@ -50,8 +48,19 @@ class Arrays:
         return np.random.default_rng([seed, epoch]).permutation(rows)
 
 
+def balanced(generators: Sequence[str | None], share: float) -> tuple[Group, ...]:
+    """All REAL rows (None), and as many FAKE ones, by each generator at least `share` of those.
+
+    In turn: all of a generator's images before any again.
+    """
+    names = np.array([name or "" for name in generators])
+    real = np.flatnonzero(names == "")
+    shares = sorted(at_least(generators, share).items())
+    return Group(real, len(real)), *(Group(np.flatnonzero(names == name), round(s * len(real))) for name, s in shares)
+
+
 def at_least(generators: Sequence[str | None], share: float) -> dict[str, float]:
-    """A mixture as the FAKE rows are (None is REAL), but of no generator less than `share`, or than an equal part."""
+    """Each generator's share of the FAKE rows (None is REAL), but none less than `share`, or than an equal part."""
     rows = Counter(name for name in generators if name)
     share = min(share, 1 / len(rows))
     rare: set[str] = set()
@@ -62,20 +71,3 @@ def at_least(generators: Sequence[str | None], share: float) -> dict[str, float]
         if not (fallen := {name for name in found if found[name] < share}):
             return found
         rare |= fallen
-
-
-def mixed(generators: Sequence[str | None], mixture: Mapping[str, float]) -> tuple[Group, ...]:
-    """All REAL rows (None), and as many FAKE ones, by each generator of the mixture its share.
-
-    Raises:
-        ConfigurationError: the rows lack a generator of the mixture, or have one that is not in it.
-    """
-    names = np.array([name or "" for name in generators])
-    if different := set(mixture) ^ (set(names) - {""}):
-        raise ConfigurationError(
-            f"mixture names {', '.join(sorted(mixture))}, the dataset version's FAKE are by "
-            f"{', '.join(sorted(set(names) - {''}))}: they differ in {', '.join(sorted(different))}"
-        )
-    real = np.flatnonzero(names == "")
-    fakes = [Group(np.flatnonzero(names == name), round(share * len(real))) for name, share in sorted(mixture.items())]
-    return Group(real, len(real)), *fakes

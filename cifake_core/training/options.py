@@ -8,7 +8,7 @@ from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from cifake_core.errors import ConfigurationError
 from cifake_core.images.codec import SIZE
@@ -40,19 +40,7 @@ class Options(BaseModel, frozen=True):
         float,
         Field(ge=0, le=0.5, description="Each generator's smallest share of FAKE, which are as many as REAL."),
     ] = 0
-    mixture: Annotated[
-        dict[str, Annotated[float, Field(gt=0, le=1)]],
-        Field(description="Generator → share of an epoch's FAKE, which are as many as REAL. Empty: every row, once."),
-    ] = {}
     augmentation: Augmentation = Augmentation()
-
-    @model_validator(mode="after")
-    def _whole(self) -> Options:
-        if self.mixture and abs(sum(self.mixture.values()) - 1) > 1e-6:
-            raise ValueError(f"the shares of mixture add up to {sum(self.mixture.values()):.3f}, not 1")
-        if self.mixture and self.generator_share:
-            raise ValueError("mixture and generator_share both say how often to show a generator; give one")
-        return self
 
     def parameters(self) -> dict[str, Any]:
         """Every option by name, those of the augmentation as `augmentation.NAME`."""

@@ -21,7 +21,7 @@ from cifake_core.images import dataset
 from cifake_core.settings import LABELS, REAL, settings
 from cifake_core.storage import Store
 from cifake_core.training import plots, topologies, tracking
-from cifake_core.training.epochs import Arrays, at_least, mixed
+from cifake_core.training.epochs import Arrays, balanced
 from cifake_core.training.export import export
 from cifake_core.training.fit import fit
 from cifake_core.training.options import Options, fingerprint
@@ -76,12 +76,9 @@ def train(store: Store, version: str, options: Options, sweep: str | None = None
         tracking.run(options, manifest, store.url_of(f"datasets/{version}"), folder / "run_id", sweep) as run_id,
     ):
         train_rows, test_rows = (Arrays(*dataset.arrays(store, manifest, split)) for split in ("train", "test"))
-        generators = dataset.read(store, manifest, "train")["generator"].to_pylist()
-        mixture = options.mixture
         if options.generator_share:
-            mixture = at_least(generators, options.generator_share)
-        if mixture:
-            train_rows = replace(train_rows, groups=mixed(generators, mixture))
+            generators = dataset.read(store, manifest, "train")["generator"].to_pylist()
+            train_rows = replace(train_rows, groups=balanced(generators, options.generator_share))
         validation_rows = (
             Arrays(*dataset.arrays(store, manifest, "validation")) if manifest.counts.get("validation") else None
         )

@@ -41,8 +41,6 @@ def test_a_recipe_may_be_a_file_of_ones_own(tmp_path):
         ("topolgy: seed", "topolgy: Extra inputs are not permitted"),
         ("augmentation: {flip: 2}", r"augmentation.flip: Input should be less than or equal to 1"),
         ("augmentation: {damages: {melt: [1, 2]}}", r"augmentation.damages.melt.*: Input should be 'jpeg'"),
-        ("mixture: {a: 0.5, b: 0.2}", r"the shares of mixture add up to 0.700, not 1"),
-        ("mixture: {a: 1}\ngenerator_share: 0.1", r"mixture and generator_share both say how often"),
         ("- seed", "a recipe is a table of options"),
         ("a: [", "not a readable YAML file"),
     ],
