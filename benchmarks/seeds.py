@@ -29,13 +29,14 @@ def main() -> None:
 
     given = {"epochs": options.epochs} if options.epochs else {}
     asked = {"dataset version": options.dataset, "recipe": recipe(options.recipe, **given).model_dump(mode="json")}
-    name = "_".join(["seeds", options.recipe, *([f"{options.epochs}_epochs"] if given else [])])
+    name = "_".join(["seeds", options.recipe, *(f"{count}_{what}" for what, count in given.items())])
+    training = ["train", "--recipe", options.recipe, "--dataset", options.dataset]
+    training += [f"--{what}={count}" for what, count in given.items()]
     by_seed: dict[str, dict[str, float]] = common.kept(name, asked).get("by seed", {})
     for seed in map(str, range(options.seeds)):
         if seed in by_seed:
             continue
-        epochs = ["--epochs", str(options.epochs)] if given else []
-        trained, _ = cifake("train", "--recipe", options.recipe, "--dataset", options.dataset, "--seed", seed, *epochs)
+        trained, _ = cifake(*training, "--seed", seed)
         by_seed[seed] = _measure(str(trained["model_version"]))
         common.write_result(
             name,
