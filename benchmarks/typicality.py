@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+import math
 import os
 from pathlib import Path
 from typing import Any
@@ -30,7 +31,6 @@ from benchmarks import common
 from benchmarks.generalise import by_generator
 from benchmarks.low_level import folds, taught
 
-BATCH = 128
 ROWS = 10_000
 CAP, WEIGHT = 1.5, 0.5  # chosen with the test images and the unseen tiles in view
 
@@ -39,7 +39,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--dataset", required=True, help="a version in CIFAKE_HOME")
     parser.add_argument("--unseen", default=os.environ.get("CIFAKE_UNSEEN"), help="Parquet of tiles; CIFAKE_UNSEEN")
-    parser.add_argument("--epochs", type=int, default=12)
+    parser.add_argument("--epochs", type=int, default=24)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--folder", type=Path, default=common.CHECKOUT / ".cifake/benchmarks/typicality")
     options = parser.parse_args()
@@ -105,31 +105,42 @@ def _network() -> Any:
     return keras.Model(inputs, layers.Dense(10, name="logit")(features))
 
 
-def _train(options: argparse.Namespace, images: np.ndarray, classes: np.ndarray) -> Any:
+def _train(asked: argparse.Namespace, images: np.ndarray, classes: np.ndarray) -> Any:
     import keras
-    import tensorflow as tf
 
-    from cifake_core.training.muon import Muon
+    from cifake_core.training import fit
+    from cifake_core.training.augmentation import Augmentation
+    from cifake_core.training.epochs import Arrays
+    from cifake_core.training.options import Options, fingerprint
 
+    options = Options(
+        epochs=asked.epochs,
+        batch_size=128,
+        seed=asked.seed,
+        optimizer="muon",
+        learning_rate=0.01,
+        weight_decay=0.05,
+        schedule="one-cycle",
+        augmentation=Augmentation(flip=0.5, shift=4, cutout=1),
+    )
     keras.utils.set_random_seed(options.seed)
-    model, steps = _network(), len(images) // BATCH * options.epochs
-    rate = keras.optimizers.schedules.CosineDecay(0.0004, steps * 4 // 5, warmup_target=0.01, warmup_steps=steps // 5)
+    model, steps = _network(), math.ceil(len(images) / options.batch_size)
     model.compile(
-        Muon(rate, weight_decay=0.05, adam_weight_decay=None),
+        fit.optimizer_of(options, steps),
         keras.losses.SparseCategoricalCrossentropy(from_logits=True),
         metrics=["accuracy"],
+        jit_compile=False,
+        steps_per_execution=16,
     )
-
-    def change(batch: Any, labels: Any) -> Any:
-        batch = tf.pad(tf.image.random_flip_left_right(batch), ((0, 0), (4, 4), (4, 4), (0, 0)), "REFLECT")
-        return tf.image.random_crop(batch, (BATCH, 32, 32, 3)), labels
-
-    data = tf.data.Dataset.from_tensor_slices((images, classes)).shuffle(len(images), options.seed)
-    data = data.batch(BATCH, drop_remainder=True).map(change).prefetch(2)
     shown = hashlib.sha256(images.tobytes() + classes.tobytes()).hexdigest()[:16]
-    folder = options.folder / f"{shown}-{options.seed}-{options.epochs}"
+    folder = asked.folder / fingerprint(options, shown)
+    rows = Arrays(images, classes)
+    feed = fit.feed(rows, options.batch_size, options.augmentation)
+    data, *later = (feed(rows.order(options.seed, epoch), options.seed, epoch) for epoch in range(options.epochs))
+    for epoch in later:
+        data = data.concatenate(epoch)
     kept = keras.callbacks.BackupAndRestore(str(folder), delete_checkpoint=False)
-    model.fit(data, epochs=options.epochs, verbose=2, callbacks=[kept])
+    model.fit(data, epochs=options.epochs, steps_per_epoch=steps, verbose=2, callbacks=[kept])
     return model
 
 

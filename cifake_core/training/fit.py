@@ -75,7 +75,7 @@ def fit(
     if start:
         model.set_weights(start.get_weights())
     average = Average(model, options.average) if options.average else None
-    optimizer = _optimizer(options, math.ceil(train.count / options.batch_size))
+    optimizer = optimizer_of(options, math.ceil(train.count / options.batch_size))
     optimizer.build(model.trainable_variables)
     metrics = [keras.metrics.BinaryAccuracy("accuracy"), keras.metrics.Precision(), keras.metrics.Recall()]
     for metric, name in zip(metrics, ("accuracy", "precision", "recall"), strict=True):
@@ -89,8 +89,8 @@ def fit(
 
     state = [*model.variables, *optimizer.variables, *(average.variables if average else [])]
     history = _restore(folder, state)
-    feed = _feed(train, options.batch_size, options.augmentation)
-    check = _feed(validation, 512)(np.arange(len(validation.labels))) if validation else None
+    feed = feed(train, options.batch_size, options.augmentation)
+    check = feed(validation, 512)(np.arange(len(validation.labels))) if validation else None
     for epoch in range(len(history), options.epochs):
         if _settled(history, options.patience):
             log.info("stopping early: no lower loss in %d epochs", options.patience)
@@ -122,7 +122,7 @@ def _settled(history: list[dict[str, float]], patience: int) -> bool:
     return bool(patience) and len(losses) > patience and min(losses[-patience:]) >= min(losses[:-patience])
 
 
-def _optimizer(options: Options, steps: int) -> keras.optimizers.Optimizer:
+def optimizer_of(options: Options, steps: int) -> keras.optimizers.Optimizer:
     import keras
 
     rate: Any = options.learning_rate
@@ -142,7 +142,7 @@ def _optimizer(options: Options, steps: int) -> keras.optimizers.Optimizer:
     return optimizer
 
 
-def _feed(arrays: Arrays, batch_size: int, augmentation: Augmentation | None = None) -> Callable[..., tf.data.Dataset]:
+def feed(arrays: Arrays, batch_size: int, augmentation: Augmentation | None = None) -> Callable[..., tf.data.Dataset]:
     """From an order of rows to batches: pixels stay one uint8 tensor in memory, gathered per batch.
 
     The changes of an augmentation depend on the seeds given and the batch's number.
