@@ -89,7 +89,7 @@ def fit(
 
     state = [*model.variables, *optimizer.variables, *(average.variables if average else [])]
     history = _restore(folder, state)
-    feed = feed(train, options.batch_size, options.augmentation)
+    batches = feed(train, options.batch_size, options.augmentation)
     check = feed(validation, 512)(np.arange(len(validation.labels))) if validation else None
     for epoch in range(len(history), options.epochs):
         if _settled(history, options.patience):
@@ -98,7 +98,7 @@ def fit(
         started = time.perf_counter()
         order = train.order(options.seed, epoch)
         logs = model.fit(
-            feed(order, options.seed, epoch),
+            batches(order, options.seed, epoch),
             initial_epoch=epoch,
             epochs=epoch + 1,
             validation_data=check,
@@ -123,6 +123,7 @@ def _settled(history: list[dict[str, float]], patience: int) -> bool:
 
 
 def optimizer_of(options: Options, steps: int) -> keras.optimizers.Optimizer:
+    """What the options ask for, at a rate scheduled over their epochs of so many steps."""
     import keras
 
     rate: Any = options.learning_rate

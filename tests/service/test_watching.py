@@ -69,13 +69,8 @@ def watched(start_service: Callable[..., Process], tmp_path_factory: pytest.Temp
     settings.cache_clear()
     given = {"CIFAKE_SERVICE_WORKERS": "2", "CIFAKE_POLL_SECONDS": "3600", "CIFAKE_DRIFT_IMAGES_PER_SECOND": "0"}
     service = start_service(NOBODY, home=home, **given)
-    wait_for(lambda: loads(service) == 2)
+    wait_for(lambda: service.loaded() == 2)
     return service
-
-
-def loads(service: Process) -> int:
-    """How often a worker had its model: until it has, it says 503, or another answers in its place."""
-    return service.log.read_text().count("serving cifake-detector version 3")
 
 
 def send(service: Process, images: np.ndarray) -> None:
@@ -106,7 +101,7 @@ def test_drift_is_told_once_over_all_workers_and_outlives_one_of_them(
 
     victim = workers(watched)[0]
     os.kill(victim.pid, signal.SIGKILL)
-    wait_for(lambda: loads(watched) == 3)
+    wait_for(lambda: watched.loaded() == 3)
     assert victim.pid not in [each.pid for each in workers(watched)]
     # Whichever worker is asked, the old one included, it says the same.
     assert {metric(watched, series("window_count", "score")) for _ in range(20)} == {300}

@@ -30,7 +30,7 @@ def workers(registry: Registry, start_service: Callable[..., Process]) -> Proces
         CIFAKE_POLL_SECONDS="3600",
         CIFAKE_WEBHOOK_SECRET=SECRET,
     )
-    wait_for(lambda: metric(service, "cifake_ready") == 1 and served(service.url) == {1}, 60)
+    wait_for(lambda: service.loaded() == 2 and served(service.url) == {1})
     return service
 
 
