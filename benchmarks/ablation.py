@@ -31,6 +31,8 @@ VARIANTS: dict[str, tuple[dict[str, Any], dict[str, Any], bool]] = {
     "no damage": ({}, {"damage": 0}, False),
     "house-xs": ({"topology": "house-xs"}, {}, False),
     "house-m": ({"topology": "house-m"}, {}, False),
+    "cct": ({"topology": "cct"}, {}, False),
+    "efficientnet-b0": ({"topology": "efficientnet-b0"}, {}, False),
 }
 
 

@@ -30,6 +30,10 @@ import numpy as np
 from benchmarks import common
 from benchmarks.generalise import by_generator
 from benchmarks.low_level import folds, taught
+from cifake_core.training import fit  # this room before Keras: it turns oneDNN on
+from cifake_core.training.augmentation import Augmentation
+from cifake_core.training.epochs import Arrays
+from cifake_core.training.options import Options, fingerprint
 
 ROWS = 10_000
 CAP, WEIGHT = 1.5, 0.5  # chosen with the test images and the unseen tiles in view
@@ -107,11 +111,6 @@ def _network() -> Any:
 
 def _train(asked: argparse.Namespace, images: np.ndarray, classes: np.ndarray) -> Any:
     import keras
-
-    from cifake_core.training import fit
-    from cifake_core.training.augmentation import Augmentation
-    from cifake_core.training.epochs import Arrays
-    from cifake_core.training.options import Options, fingerprint
 
     options = Options(
         epochs=asked.epochs,
