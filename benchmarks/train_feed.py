@@ -55,7 +55,7 @@ def main() -> None:
                 done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, cwd=common.CHECKOUT)
                 measured[way].append(json.loads(done.stdout.splitlines()[-1]))
     speed = {way: np.array([each["images a second"] for each in rounds]) for way, rounds in measured.items()}
-    plain = options.topology == parser.get_default("topology") and options.batch_size == parser.get_default("batch_size")
+    plain = all(getattr(options, name) == parser.get_default(name) for name in ("topology", "batch_size"))
     common.write_result(
         "train_feed" if plain else f"train_feed_{options.topology}_{options.batch_size}",
         {
