@@ -12,7 +12,7 @@ import logging
 import math
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -49,6 +49,7 @@ def fit(
     validation: Arrays | None = None,
     *,
     start: keras.Model | None = None,
+    teachers: Sequence[keras.Model] = (),
     folder: Path | None = None,
     on_epoch: EpochDone | None = None,
 ) -> Fitted:
@@ -57,6 +58,8 @@ def fit(
     Args:
         validation: measured after every epoch, when there is any.
         start: a network of the same topology whose weights to go on from.
+        teachers: networks whose mean answer to every changed image is learnt, instead of its label (distillation, with
+            one view for both: Beyer et al. 2022, https://arxiv.org/abs/2106.05237). Metrics are of the labels.
         folder: where the checkpoint is kept; a checkpoint found there is continued. None keeps none.
         on_epoch: called with the history so far, once the epoch's checkpoint is safe.
 
@@ -77,19 +80,11 @@ def fit(
     average = Average(model, options.average) if options.average else None
     optimizer = optimizer_of(options, math.ceil(train.count / options.batch_size))
     optimizer.build(model.trainable_variables)
-    metrics = [keras.metrics.BinaryAccuracy("accuracy"), keras.metrics.Precision(), keras.metrics.Recall()]
-    for metric, name in zip(metrics, ("accuracy", "precision", "recall"), strict=True):
-        metric.name = name
-    # XLA is two to four times slower on a CPU for networks of this size.
-    # The average follows every step; without one, Python is left out of most of them.
-    steps = 1 if average else 16
-    model.compile(
-        optimizer, keras.losses.BinaryCrossentropy(), metrics=metrics, jit_compile=False, steps_per_execution=steps
-    )
+    _compile(model, optimizer, taught=bool(teachers), each_step=bool(average))
 
     state = [*model.variables, *optimizer.variables, *(average.variables if average else [])]
     history = _restore(folder, state)
-    batches = feed(train, options.batch_size, options.augmentation)
+    batches = feed(train, options.batch_size, options.augmentation, teachers)
     check = feed(validation, 512)(np.arange(len(validation.labels))) if validation else None
     for epoch in range(len(history), options.epochs):
         if _settled(history, options.patience):
@@ -113,7 +108,40 @@ def fit(
             on_epoch(history)
     if average:
         average.swap()
+    if teachers:
+        _compile(model, optimizer)  # what is saved asks for nothing of ours
     return Fitted(model, history)
+
+
+def _compile(
+    model: keras.Model, optimizer: keras.optimizers.Optimizer, *, taught: bool = False, each_step: bool = False
+) -> None:
+    """Loss and metrics. Taught, the loss is to the second column of the targets, metrics are of the first, labels."""
+    from keras import losses, metrics
+
+    def loss(y_true: tf.Tensor, y_pred: tf.Tensor) -> tf.Tensor:
+        return losses.binary_crossentropy(y_true[:, -1:], y_pred)
+
+    measured = {"accuracy": metrics.BinaryAccuracy, "precision": metrics.Precision, "recall": metrics.Recall}
+    # XLA is two to four times slower on a CPU for networks of this size.
+    # The average follows every step; without one, Python is left out of most of them.
+    model.compile(
+        optimizer,
+        loss if taught else losses.BinaryCrossentropy(),
+        metrics=[(_of_labels(kind) if taught else kind)(name=name) for name, kind in measured.items()],
+        jit_compile=False,
+        steps_per_execution=1 if each_step else 16,
+    )
+
+
+def _of_labels(kind: type[keras.metrics.Metric]) -> type[keras.metrics.Metric]:
+    """The metric, where targets have a second column that is not labels."""
+
+    class OfLabels(kind):  # type: ignore[misc, valid-type]
+        def update_state(self, y_true: tf.Tensor, y_pred: tf.Tensor, sample_weight: Any = None) -> Any:
+            return super().update_state(y_true[:, :1], y_pred, sample_weight)
+
+    return OfLabels
 
 
 def _settled(history: list[dict[str, float]], patience: int) -> bool:
@@ -143,10 +171,16 @@ def optimizer_of(options: Options, steps: int) -> keras.optimizers.Optimizer:
     return optimizer
 
 
-def feed(arrays: Arrays, batch_size: int, augmentation: Augmentation | None = None) -> Callable[..., tf.data.Dataset]:
+def feed(
+    arrays: Arrays,
+    batch_size: int,
+    augmentation: Augmentation | None = None,
+    teachers: Sequence[keras.Model] = (),
+) -> Callable[..., tf.data.Dataset]:
     """From an order of rows to batches: pixels stay one uint8 tensor in memory, gathered per batch.
 
-    The changes of an augmentation depend on the seeds given and the batch's number.
+    The changes of an augmentation depend on the seeds given and the batch's number. Targets are labels (K, 1); with
+    teachers (K, 2), the teachers' mean answer beside them.
     """
     import tensorflow as tf
 
@@ -157,7 +191,7 @@ def feed(arrays: Arrays, batch_size: int, augmentation: Augmentation | None = No
     def batches(order: np.ndarray, *seeds: int) -> tf.data.Dataset:
         rows = tf.data.Dataset.from_tensor_slices(order).batch(batch_size).with_options(fixed)
         if not augmentation or not augmentation.active:
-            return rows.map(lambda index: (tf.gather(images, index), tf.gather(labels, index))).prefetch(2)
+            return taught(rows.map(lambda index: (tf.gather(images, index), tf.gather(labels, index)))).prefetch(2)
 
         def change(number: np.ndarray, pixels: np.ndarray) -> np.ndarray:
             return augment(pixels, augmentation, np.random.default_rng([*seeds, int(number)]))
@@ -166,7 +200,13 @@ def feed(arrays: Arrays, batch_size: int, augmentation: Augmentation | None = No
             pixels = tf.numpy_function(change, [number, tf.gather(images, index)], tf.uint8)
             return tf.ensure_shape(pixels, [None, *images.shape[1:]]), tf.gather(labels, index)
 
-        return rows.enumerate().map(changed).prefetch(4)
+        return taught(rows.enumerate().map(changed)).prefetch(4)
+
+    def taught(found: tf.data.Dataset) -> tf.data.Dataset:
+        return found.map(lambda pixels, label: (pixels, tf.concat([label, asked(pixels)], 1))) if teachers else found
+
+    def asked(pixels: tf.Tensor) -> tf.Tensor:
+        return tf.add_n([teacher(pixels, training=False) for teacher in teachers]) / len(teachers)
 
     return batches
 

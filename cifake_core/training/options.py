@@ -36,6 +36,10 @@ class Options(BaseModel, frozen=True):
     patience: Annotated[int, Field(ge=0, description="Stop after so many epochs without a lower loss; 0: never.")] = 0
     average: Annotated[float, Field(ge=0, lt=1, description="Momentum of the weights' moving average; 0: none.")] = 0
     start: Annotated[int, Field(ge=0, description="Model version whose weights to go on from; 0: new ones.")] = 0
+    teachers: Annotated[
+        tuple[Annotated[int, Field(ge=1)], ...],
+        Field(description="Model versions whose mean answer is learnt instead of the labels; none: the labels."),
+    ] = ()
     generator_share: Annotated[
         float,
         Field(ge=0, le=0.5, description="Each generator's smallest share of FAKE, which are as many as REAL."),

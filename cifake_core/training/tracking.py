@@ -179,8 +179,8 @@ def register(run_id: str, alias: str | None = None) -> int:
         return made[0]
 
 
-def started_from(reference: str) -> dict[str, Any]:
-    """The options `start` and `topology` that go on from a model version (a number or an alias).
+def find_version(reference: str, option: str) -> tuple[int, str]:
+    """Number and topology of a model version, from its number or alias as given to an option of the command line.
 
     Raises:
         ConfigurationError: no such version; RegistryError: MLflow is unreachable.
@@ -196,22 +196,22 @@ def started_from(reference: str) -> dict[str, Any]:
         except MlflowException as exc:
             if exc.error_code not in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
                 raise
-            raise ConfigurationError(f"--start: {MODEL_NAME} has no version or alias {reference!r}") from exc
-    return {"start": int(reference), "topology": tags["topology"]}
+            raise ConfigurationError(f"{option}: {MODEL_NAME} has no version or alias {reference!r}") from exc
+    return int(reference), tags["topology"]
 
 
-def load_model(version: int, topology: str) -> keras.Model:
+def load_model(version: int, topology: str | None = None) -> keras.Model:
     """The Keras model of a registered version.
 
     Raises:
-        ConfigurationError: it is of another topology; RegistryError: MLflow or its artefacts are unreachable.
+        ConfigurationError: it is not of the topology asked for; RegistryError: MLflow or its artefacts are unreachable.
     """
     import keras
     import mlflow
 
     with registry_errors(f"fetch {MODEL_NAME} version {version}"), TemporaryDirectory() as folder:
         found = client().get_model_version(MODEL_NAME, str(version))
-        if found.tags.get("topology") != topology:
+        if topology and found.tags.get("topology") != topology:
             raise ConfigurationError(
                 f"version {version} is a {found.tags.get('topology')!r}: its weights do not fit a {topology!r}"
             )

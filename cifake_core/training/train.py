@@ -88,7 +88,16 @@ def train(store: Store, version: str, options: Options, sweep: str | None = None
             pipeline_metrics.epoch(options.topology, version, options.epochs, history)
 
         start = tracking.load_model(options.start, options.topology) if options.start else None
-        fitted = fit(options, train_rows, validation_rows, start=start, folder=folder, on_epoch=on_epoch)
+        teachers = [tracking.load_model(number) for number in options.teachers]
+        fitted = fit(
+            options,
+            train_rows,
+            validation_rows,
+            start=start,
+            teachers=teachers,
+            folder=folder,
+            on_epoch=on_epoch,
+        )
         tracking.log_epochs(run_id, fitted.history)
         artifacts = folder / "artifacts"
         shutil.rmtree(artifacts, ignore_errors=True)

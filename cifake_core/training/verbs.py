@@ -27,6 +27,13 @@ def _render(trained: Any) -> str:
     "--recipe", metavar="NAME|FILE", help="Named options: house-s, house-m, harden, or a YAML file of your own."
 )
 @click.option("--start", metavar="VERSION|ALIAS", help="Go on from that model version's weights.")
+@click.option(
+    "--teacher",
+    "teachers",
+    metavar="VERSION|ALIAS",
+    multiple=True,
+    help="Learn that model version's answers instead of the labels; several: their mean.",
+)
 @click.option("--topology", metavar="NAME", help="Network shape: seed (the default), bird-lotfi, house-s, house-m …")
 @click.option("--epochs", type=click.IntRange(min=1), help="Passes over the images; 5 without a recipe.")
 @click.option("--patience", type=click.IntRange(min=0), help="Stop after so many epochs without a lower loss.")
@@ -38,7 +45,7 @@ def _render(trained: Any) -> str:
     type=click.IntRange(8, 512),
     help="Pixels a side that the network resizes images to; 32 by default, the paper's resized variant is 224.",
 )
-def train(version: str, recipe: str | None, start: str | None, **given: Any) -> Any:
+def train(version: str, recipe: str | None, start: str | None, teachers: tuple[str, ...], **given: Any) -> Any:
     """Train a network on a dataset version, check it, and register it as a model version.
 
     \b
@@ -54,11 +61,16 @@ def train(version: str, recipe: str | None, start: str | None, **given: Any) -> 
     """
     from cifake_core.storage import Store
     from cifake_core.training.options import options
-    from cifake_core.training.tracking import started_from
+    from cifake_core.training.tracking import find_version
     from cifake_core.training.train import train as run
 
     given = {name: value for name, value in given.items() if value is not None}
-    wanted = options(recipe, **{**(started_from(start) if start else {}), **given})
+    if start:
+        number, topology = find_version(start, "--start")
+        given = {"start": number, "topology": topology} | given
+    if teachers:
+        given["teachers"] = tuple(find_version(each, "--teacher")[0] for each in teachers)
+    wanted = options(recipe, **given)
     return run(Store(), version, wanted)
 
 

@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 
 from cifake_core.training import topologies
+from cifake_core.training.augmentation import Augmentation
 from cifake_core.training.epochs import Arrays, Group
 from cifake_core.training.fit import CHECKPOINT, fit
 from cifake_core.training.options import Options
@@ -83,6 +84,23 @@ def test_a_training_goes_on_from_another_networks_weights(rows, whole):
     assert np.allclose(
         fit(still, rows, start=whole.model).model(rows.images), whole.model(rows.images), atol=1e-5, rtol=0
     )
+
+
+def test_a_taught_network_learns_its_teachers_mean_answer_and_is_measured_by_labels(rows, whole, tmp_path):
+    import keras
+
+    contrary = Arrays(rows.images, 1 - rows.labels)
+    teachers = [whole.model, fit(OPTIONS.model_copy(update={"seed": 4, "epochs": 1}), rows).model]
+    long = OPTIONS.model_copy(update={"epochs": 20, "augmentation": Augmentation(flip=0.5)})
+    taught = fit(long, contrary, contrary, teachers=teachers, folder=tmp_path)
+    wanted = np.mean([teacher(rows.images) for teacher in teachers], 0)
+    answers = taught.model(rows.images).numpy()
+    assert np.abs(answers - wanted).mean() < 0.05 < np.abs(answers - contrary.labels[:, None]).mean()
+    last = taught.history[-1]
+    assert last["val_accuracy"] == pytest.approx(((answers[:, 0] > 0.5) == contrary.labels).mean())
+    assert abs(last["accuracy"] - last["val_accuracy"]) < 0.1
+    taught.model.save(tmp_path / "taught.keras")
+    assert keras.saving.load_model(tmp_path / "taught.keras").compiled
 
 
 def test_a_network_at_224_pixels_takes_the_same_images(rows):

@@ -21,7 +21,7 @@ from cifake_core.storage import Store
 from cifake_core.training import topologies
 from cifake_core.training.epochs import Arrays
 from cifake_core.training.options import Options, fingerprint
-from cifake_core.training.tracking import started_from
+from cifake_core.training.tracking import find_version
 from cifake_core.training.train import train
 
 CIFAKE = str(Path(sys.executable).with_name("cifake"))
@@ -189,17 +189,31 @@ def test_a_wrong_option_is_one_line_and_exit_code_2(arguments, message):
 def test_a_training_goes_on_from_a_registered_version(trained):
     _, manifest, result = trained
     client().set_registered_model_alias(MODEL_NAME, "champion", str(result.model_version))
-    assert started_from("champion") == {"start": result.model_version, "topology": "bird-lotfi"}
+    assert find_version("champion", "--start") == (result.model_version, "bird-lotfi")
     still = Options(**{**OPTIONS.model_dump(), "start": result.model_version, "epochs": 1, "learning_rate": 1e-12})
     again = train(Store(), manifest.version, still)
     assert again.model_version != result.model_version
     assert again.metrics["brier"] == pytest.approx(result.metrics["brier"], abs=1e-5)
 
 
+def test_a_training_learns_from_registered_versions(trained):
+    _, manifest, result = trained
+    taught = [CIFAKE, "train", "--dataset", manifest.version, "--topology", "bird-lotfi", "--epochs", "1"]
+    done = subprocess.run(
+        [*taught, "--teacher", str(result.model_version), "--json"], capture_output=True, text=True, timeout=300
+    )
+    assert done.returncode == 0, done.stderr
+    found = client().get_model_version(MODEL_NAME, str(json.loads(done.stdout)["model_version"]))
+    assert client().get_run(found.run_id).data.params["teachers"] == f"({result.model_version},)"
+    unknown = subprocess.run([*taught, "--teacher", "99"], capture_output=True, text=True, timeout=60)
+    assert unknown.returncode == 2
+    assert "--teacher: cifake-detector has no version or alias '99'" in unknown.stderr
+
+
 def test_a_version_to_start_from_must_exist_and_fit(trained):
     _, manifest, result = trained
     with pytest.raises(ConfigurationError, match="no version or alias '99'"):
-        started_from("99")
+        find_version("99", "--start")
     other = Options(topology="seed", epochs=1, start=result.model_version)
     with pytest.raises(ConfigurationError, match="is a 'bird-lotfi': its weights do not fit a 'seed'"):
         train(Store(), manifest.version, other)
