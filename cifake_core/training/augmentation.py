@@ -27,11 +27,12 @@ class Augmentation(BaseModel, frozen=True):
         default={}, description="Operation of `evaluation.slices` → smallest and largest amount."
     )
     again: Annotated[float, Field(ge=0, le=1, description="Share of damaged images that take a second damage.")] = 0
+    cutmix: Annotated[float, Field(ge=0, le=1, description="Share given a square of another of the batch.")] = 0
 
     @property
     def active(self) -> bool:
         """Does it change anything?"""
-        return bool(self.flip or self.shift or self.cutout or (self.damage and self.damages))
+        return bool(self.flip or self.shift or self.cutout or self.cutmix or (self.damage and self.damages))
 
 
 def augment(images: np.ndarray, plan: Augmentation, rng: np.random.Generator) -> np.ndarray:
@@ -51,6 +52,25 @@ def augment(images: np.ndarray, plan: Augmentation, rng: np.random.Generator) ->
         for share in (plan.damage, plan.damage * plan.again):
             _damage(out, np.flatnonzero(rng.random(count) < share), plan, rng)
     return out
+
+
+def mix(
+    images: np.ndarray, labels: np.ndarray, plan: Augmentation, rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray]:
+    """CutMix (Yun et al. 2019, https://arxiv.org/abs/1905.04899): new images, and labels (N, 1) mixed by area.
+
+    A square of any area, from none of the image to all of it, is that of another image at the same place.
+    """
+    count, size = images.shape[:2]
+    out, mixed = images.copy(), labels.astype(np.float32)
+    others = rng.permutation(count)
+    sides = np.rint(size * np.sqrt(rng.random(count))).astype(int)
+    corners = rng.integers(0, size - sides + 1, (2, count))
+    for index in np.flatnonzero(rng.random(count) < plan.cutmix):
+        top, left, side, other = *corners[:, index], sides[index], others[index]
+        out[index, top : top + side, left : left + side] = images[other, top : top + side, left : left + side]
+        mixed[index] += (side / size) ** 2 * (labels[other] - labels[index])
+    return out, mixed
 
 
 def _shifted(images: np.ndarray, offsets: np.ndarray, most: int) -> np.ndarray:

@@ -21,7 +21,7 @@ import numpy as np
 
 from cifake_core.storage import Store
 from cifake_core.training import topologies
-from cifake_core.training.augmentation import Augmentation, augment
+from cifake_core.training.augmentation import Augmentation, augment, mix
 from cifake_core.training.epochs import Arrays
 from cifake_core.training.options import Options
 
@@ -80,7 +80,8 @@ def fit(
     average = Average(model, options.average) if options.average else None
     optimizer = optimizer_of(options, math.ceil(train.count / options.batch_size))
     optimizer.build(model.trainable_variables)
-    _compile(model, optimizer, taught=bool(teachers), each_step=bool(average))
+    soft = bool(teachers or options.augmentation.cutmix)
+    _compile(model, optimizer, soft=soft, each_step=bool(average))
 
     state = [*model.variables, *optimizer.variables, *(average.variables if average else [])]
     history = _restore(folder, state)
@@ -108,15 +109,15 @@ def fit(
             on_epoch(history)
     if average:
         average.swap()
-    if teachers:
+    if soft:
         _compile(model, optimizer)  # what is saved asks for nothing of ours
     return Fitted(model, history)
 
 
 def _compile(
-    model: keras.Model, optimizer: keras.optimizers.Optimizer, *, taught: bool = False, each_step: bool = False
+    model: keras.Model, optimizer: keras.optimizers.Optimizer, *, soft: bool = False, each_step: bool = False
 ) -> None:
-    """Loss and metrics. Taught, the loss is to the second column of the targets, metrics are of the first, labels."""
+    """Loss and metrics. With soft targets the loss is to their second column, metrics are of the first, labels."""
     from keras import losses, metrics
 
     def loss(y_true: tf.Tensor, y_pred: tf.Tensor) -> tf.Tensor:
@@ -127,8 +128,8 @@ def _compile(
     # The average follows every step; without one, Python is left out of most of them.
     model.compile(
         optimizer,
-        loss if taught else losses.BinaryCrossentropy(),
-        metrics=[(_of_labels(kind) if taught else kind)(name=name) for name, kind in measured.items()],
+        loss if soft else losses.BinaryCrossentropy(),
+        metrics=[(_of_labels(kind) if soft else kind)(name=name) for name, kind in measured.items()],
         jit_compile=False,
         steps_per_execution=1 if each_step else 16,
     )
@@ -179,8 +180,9 @@ def feed(
 ) -> Callable[..., tf.data.Dataset]:
     """From an order of rows to batches: pixels stay one uint8 tensor in memory, gathered per batch.
 
-    The changes of an augmentation depend on the seeds given and the batch's number. Targets are labels (K, 1); with
-    teachers (K, 2), the teachers' mean answer beside them.
+    The changes of an augmentation depend on the seeds given and the batch's number. Targets are labels (K, 1); where
+    images are mixed or there are teachers (K, 2): the label of most of the image, and the mixed label or the teachers'
+    mean answer.
     """
     import tensorflow as tf
 
@@ -193,20 +195,28 @@ def feed(
         if not augmentation or not augmentation.active:
             return taught(rows.map(lambda index: (tf.gather(images, index), tf.gather(labels, index)))).prefetch(2)
 
-        def change(number: np.ndarray, pixels: np.ndarray) -> np.ndarray:
-            return augment(pixels, augmentation, np.random.default_rng([*seeds, int(number)]))
+        def change(number: np.ndarray, pixels: np.ndarray, label: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+            rng = np.random.default_rng([*seeds, int(number)])
+            pixels = augment(pixels, augmentation, rng)
+            if not augmentation.cutmix:
+                return pixels, label
+            pixels, mixed = mix(pixels, label, augmentation, rng)
+            return pixels, np.concatenate([np.rint(mixed), mixed], 1)
 
         def changed(number: tf.Tensor, index: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-            pixels = tf.numpy_function(change, [number, tf.gather(images, index)], tf.uint8)
-            return tf.ensure_shape(pixels, [None, *images.shape[1:]]), tf.gather(labels, index)
+            plain = [number, tf.gather(images, index), tf.gather(labels, index)]
+            pixels, targets = tf.numpy_function(change, plain, [tf.uint8, tf.float32])
+            columns = 2 if augmentation.cutmix else 1
+            return tf.ensure_shape(pixels, [None, *images.shape[1:]]), tf.ensure_shape(targets, [None, columns])
 
         return taught(rows.enumerate().map(changed)).prefetch(4)
 
-    def taught(found: tf.data.Dataset) -> tf.data.Dataset:
-        return found.map(lambda pixels, label: (pixels, tf.concat([label, asked(pixels)], 1))) if teachers else found
+    def ask(pixels: tf.Tensor, targets: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        answers = [teacher(pixels, training=False) for teacher in teachers]
+        return pixels, tf.concat([targets[:, :1], tf.add_n(answers) / len(answers)], 1)
 
-    def asked(pixels: tf.Tensor) -> tf.Tensor:
-        return tf.add_n([teacher(pixels, training=False) for teacher in teachers]) / len(teachers)
+    def taught(found: tf.data.Dataset) -> tf.data.Dataset:
+        return found.map(ask) if teachers else found
 
     return batches
 

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from cifake_core.training.augmentation import Augmentation, augment
+from cifake_core.training.augmentation import Augmentation, augment, mix
 
 EVERYTHING = Augmentation(
     flip=0.5,
@@ -72,3 +72,22 @@ def test_damage_hits_the_asked_share_of_images(rows, operation, amounts):
     hit = (changed(images, damage=0.5, damages={operation: amounts}) != images).any(axis=(1, 2, 3))
     assert 0.35 < hit.mean() < 0.65
     assert (changed(images, damage=1, damages={operation: amounts}) != images).any(axis=(1, 2, 3)).all()
+
+
+def test_a_mixed_image_has_a_square_of_another_and_its_share_of_the_label():
+    labels = np.arange(400)[:, None] % 2
+    images = np.broadcast_to(255 * labels[:, :, None, None], (400, 32, 32, 3)).astype(np.uint8)
+    mixed, targets = mix(images, labels, Augmentation(cutmix=0.5), np.random.default_rng(0))
+    np.testing.assert_allclose(targets[:, 0], mixed.mean(axis=(1, 2, 3)) / 255, atol=1e-6)
+    both = (targets[:, 0] > 0) & (targets[:, 0] < 1)
+    assert 60 < both.sum() < 140  # half are mixed, half of those with one of the other label
+    for square in (mixed != images)[both, :, :, 0]:
+        rows, columns = square.any(1), square.any(0)
+        assert square.sum() == rows.sum() * columns.sum() == rows.sum() ** 2
+    assert np.ptp(targets[both]) > 0.8
+
+
+def test_nothing_is_mixed_unasked(rows):
+    mixed, targets = mix(rows.images, rows.labels[:, None], Augmentation(), np.random.default_rng(0))
+    np.testing.assert_array_equal(mixed, rows.images)
+    np.testing.assert_array_equal(targets[:, 0], rows.labels)

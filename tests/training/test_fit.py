@@ -103,6 +103,20 @@ def test_a_taught_network_learns_its_teachers_mean_answer_and_is_measured_by_lab
     assert keras.saving.load_model(tmp_path / "taught.keras").compiled
 
 
+def test_where_images_are_mixed_each_half_tells_its_label():
+    rng = np.random.default_rng(0)
+    labels = np.arange(256) % 2
+    images = rng.integers(0, 128, (256, 32, 32, 3), np.uint8)
+    images[labels == 1] += 100
+    plan = Options(topology="bird-lotfi", epochs=8, batch_size=16, augmentation=Augmentation(cutmix=0.8))
+    learnt = fit(plan, Arrays(images, labels), Arrays(images, labels))
+    halves = np.concatenate([images[0::2, :, :16], images[1::2, :, 16:]], 2)
+    unsure = learnt.model(halves).numpy()
+    assert np.mean((unsure > 0.2) & (unsure < 0.8)) > 0.7
+    assert learnt.history[-1]["val_accuracy"] > 0.95
+    assert learnt.history[-1]["accuracy"] > 0.7
+
+
 def test_a_network_at_224_pixels_takes_the_same_images(rows):
     learnt = fit(
         Options(topology="bird-lotfi", epochs=1, batch_size=8, image_size=224), Arrays(rows.images[:8], rows.labels[:8])
