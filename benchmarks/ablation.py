@@ -82,13 +82,13 @@ def _train(name: str, asked: argparse.Namespace, train: Any, validation: Any) ->
     changes, augmentation, random = VARIANTS[name]
     recipe = options("house-s", epochs=asked.epochs, seed=asked.seed)
     recipe = recipe.model_copy(update=changes | {"augmentation": recipe.augmentation.model_copy(update=augmentation)})
-    start = None
+    starts = []
     if random:
         keras.utils.set_random_seed(asked.seed)
-        start = topologies.build(recipe.topology)
-        kernel = next(layer for layer in start.layers if isinstance(layer, keras.layers.Conv2D)).kernel
+        starts = [topologies.build(recipe.topology)]
+        kernel = next(layer for layer in starts[0].layers if isinstance(layer, keras.layers.Conv2D)).kernel
         kernel.assign(keras.initializers.HeNormal()(kernel.shape))
-    return fit(recipe, train, validation, start=start).history[-1]
+    return fit(recipe, train, validation, starts=starts).history[-1]
 
 
 if __name__ == "__main__":

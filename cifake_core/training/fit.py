@@ -48,7 +48,7 @@ def fit(
     train: Arrays,
     validation: Arrays | None = None,
     *,
-    start: keras.Model | None = None,
+    starts: Sequence[keras.Model] = (),
     teachers: Sequence[keras.Model] = (),
     folder: Path | None = None,
     on_epoch: EpochDone | None = None,
@@ -57,7 +57,9 @@ def fit(
 
     Args:
         validation: measured after every epoch, when there is any.
-        start: a network of the same topology whose weights to go on from.
+        starts: networks of the same topology whose weights, or their mean, to go on from. The mean of what several
+            cycles of one training ended in is often better than each (Izmailov et al. 2018,
+            https://arxiv.org/abs/1803.05407); with no epochs it is the result.
         teachers: networks whose mean answer to every changed image is learnt, instead of its label (distillation, with
             one view for both: Beyer et al. 2022, https://arxiv.org/abs/2106.05237). Metrics are of the labels.
         folder: where the checkpoint is kept; a checkpoint found there is continued. None keeps none.
@@ -75,8 +77,8 @@ def fit(
     keras.utils.set_random_seed(options.seed)
     tf.config.experimental.enable_op_determinism()
     model = topologies.build(options.topology, options.image_size)
-    if start:
-        model.set_weights(start.get_weights())
+    if starts:
+        model.set_weights([np.mean(each, 0) for each in zip(*(one.get_weights() for one in starts), strict=True)])
     average = Average(model, options.average) if options.average else None
     optimizer = optimizer_of(options, math.ceil(train.count / options.batch_size))
     optimizer.build(model.trainable_variables)
@@ -157,7 +159,7 @@ def optimizer_of(options: Options, steps: int) -> keras.optimizers.Optimizer:
 
     rate: Any = options.learning_rate
     if options.schedule == "one-cycle":  # up in a straight line for the first fifth, down in half a cosine
-        total = options.epochs * steps
+        total = max(options.epochs, 1) * steps
         rate = keras.optimizers.schedules.CosineDecay(
             rate / 25, total - total // 5, warmup_target=rate, warmup_steps=total // 5
         )

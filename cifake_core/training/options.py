@@ -8,12 +8,13 @@ from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 
 from cifake_core.errors import ConfigurationError
 from cifake_core.images.codec import SIZE
 from cifake_core.training.augmentation import Augmentation
 
+Versions = tuple[Annotated[int, Field(ge=1)], ...]  # of the registered model
 RECIPES = Path(__file__).with_name("recipes")
 # Raised when a change makes checkpoints of before unfit to be continued: other variables, another order of images.
 FORMAT = 1
@@ -25,7 +26,7 @@ class Options(BaseModel, frozen=True):
     model_config = ConfigDict(extra="forbid")
 
     topology: str = "seed"
-    epochs: Annotated[int, Field(ge=1)] = 5
+    epochs: Annotated[int, Field(ge=0, description="0, with `start`: what its weights make, as it is.")] = 5
     batch_size: Annotated[int, Field(ge=1)] = 32
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
     image_size: Annotated[int, Field(ge=8, le=512)] = SIZE
@@ -35,16 +36,22 @@ class Options(BaseModel, frozen=True):
     schedule: Literal["constant", "one-cycle"] = "constant"
     patience: Annotated[int, Field(ge=0, description="Stop after so many epochs without a lower loss; 0: never.")] = 0
     average: Annotated[float, Field(ge=0, lt=1, description="Momentum of the weights' moving average; 0: none.")] = 0
-    start: Annotated[int, Field(ge=0, description="Model version whose weights to go on from; 0: new ones.")] = 0
-    teachers: Annotated[
-        tuple[Annotated[int, Field(ge=1)], ...],
-        Field(description="Model versions whose mean answer is learnt instead of the labels; none: the labels."),
+    start: Annotated[
+        Versions, Field(description="Whose weights' mean to go on from; none: new ones.", validate_default=True)
     ] = ()
+    teachers: Annotated[Versions, Field(description="Whose mean answer is learnt; none: the labels.")] = ()
     generator_share: Annotated[
         float,
         Field(ge=0, le=0.5, description="Each generator's smallest share of FAKE, which are as many as REAL."),
     ] = 0
     augmentation: Augmentation = Augmentation()
+
+    @field_validator("start")
+    @classmethod
+    def _is_something_without_epochs(cls, start: Versions, known: ValidationInfo) -> Versions:
+        if not start and known.data.get("epochs") == 0:
+            raise ValueError("without epochs there must be versions to start from")
+        return start
 
     def parameters(self) -> dict[str, Any]:
         """Every option by name, those of the augmentation as `augmentation.NAME`."""
@@ -84,7 +91,7 @@ def options(recipe: str | None = None, **given: Any) -> Options:
     except ValidationError as exc:
         problem = exc.errors()[0]
         path = ".".join(str(part) for part in problem["loc"])
-        where = f"--{path.replace('_', '-')}" if path in given else f"recipe {recipe}: {path}"
+        where = f"recipe {recipe}: {path}" if recipe and path not in given else f"--{path.replace('_', '-')}"
         raise ConfigurationError(f"{where}: {problem['msg']}") from exc
 
 

@@ -87,13 +87,13 @@ def train(store: Store, version: str, options: Options, sweep: str | None = None
             tracking.log_epochs(run_id, history)
             pipeline_metrics.epoch(options.topology, version, options.epochs, history)
 
-        start = tracking.load_model(options.start, options.topology) if options.start else None
+        starts = [tracking.load_model(number, options.topology) for number in options.start]
         teachers = [tracking.load_model(number) for number in options.teachers]
         fitted = fit(
             options,
             train_rows,
             validation_rows,
-            start=start,
+            starts=starts,
             teachers=teachers,
             folder=folder,
             on_epoch=on_epoch,
@@ -115,7 +115,8 @@ def train(store: Store, version: str, options: Options, sweep: str | None = None
         )
         detector = bundle.Detector(artifacts / bundle.ARTIFACT_PATH)
         report = test_report(detector, test_rows, dataset.read(store, manifest, "test")["class"])
-        plots.curves(fitted.history, artifacts / "training_curves.png")
+        if fitted.history:
+            plots.curves(fitted.history, artifacts / "training_curves.png")
         plots.confusion(report["all"]["confusion"], f"{options.topology}, test", artifacts / "confusion_matrix.png")
         tracking.write_artifacts(artifacts, fitted.model, {"test_report": report, "history": fitted.history})
         metrics = headline(report["all"])

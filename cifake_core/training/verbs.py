@@ -26,7 +26,13 @@ def _render(trained: Any) -> str:
 @click.option(
     "--recipe", metavar="NAME|FILE", help="Named options: house-s, house-m, harden, or a YAML file of your own."
 )
-@click.option("--start", metavar="VERSION|ALIAS", help="Go on from that model version's weights.")
+@click.option(
+    "--start",
+    "starts",
+    metavar="VERSION|ALIAS",
+    multiple=True,
+    help="Go on from that model version's weights; several: from their mean.",
+)
 @click.option(
     "--teacher",
     "teachers",
@@ -35,7 +41,7 @@ def _render(trained: Any) -> str:
     help="Learn that model version's answers instead of the labels; several: their mean.",
 )
 @click.option("--topology", metavar="NAME", help="Network shape: seed (the default), bird-lotfi, house-s, house-m …")
-@click.option("--epochs", type=click.IntRange(min=1), help="Passes over the images; 5 without a recipe.")
+@click.option("--epochs", type=click.IntRange(min=0), help="Passes over the images; 5 without a recipe.")
 @click.option("--patience", type=click.IntRange(min=0), help="Stop after so many epochs without a lower loss.")
 @click.option("--batch-size", type=click.IntRange(min=1), help="Images per step; 32 without a recipe.")
 @click.option("--learning-rate", type=float, help="Adam's largest step; 0.001 without a recipe.")
@@ -45,7 +51,7 @@ def _render(trained: Any) -> str:
     type=click.IntRange(8, 512),
     help="Pixels a side that the network resizes images to; 32 by default, the paper's resized variant is 224.",
 )
-def train(version: str, recipe: str | None, start: str | None, teachers: tuple[str, ...], **given: Any) -> Any:
+def train(version: str, recipe: str | None, starts: tuple[str, ...], teachers: tuple[str, ...], **given: Any) -> Any:
     """Train a network on a dataset version, check it, and register it as a model version.
 
     \b
@@ -65,9 +71,9 @@ def train(version: str, recipe: str | None, start: str | None, teachers: tuple[s
     from cifake_core.training.train import train as run
 
     given = {name: value for name, value in given.items() if value is not None}
-    if start:
-        number, topology = find_version(start, "--start")
-        given = {"start": number, "topology": topology} | given
+    if starts:
+        numbers, topologies = zip(*(find_version(each, "--start") for each in starts), strict=True)
+        given = {"start": numbers, "topology": topologies[0]} | given
     if teachers:
         given["teachers"] = tuple(find_version(each, "--teacher")[0] for each in teachers)
     wanted = options(recipe, **given)

@@ -82,8 +82,17 @@ def test_what_an_epoch_shows_more_often_weighs_more(rows):
 def test_a_training_goes_on_from_another_networks_weights(rows, whole):
     still = OPTIONS.model_copy(update={"epochs": 1, "learning_rate": 1e-12})
     assert np.allclose(
-        fit(still, rows, start=whole.model).model(rows.images), whole.model(rows.images), atol=1e-5, rtol=0
+        fit(still, rows, starts=[whole.model]).model(rows.images), whole.model(rows.images), atol=1e-5, rtol=0
     )
+
+
+def test_without_epochs_a_training_is_the_mean_of_the_weights_it_starts_from(rows, whole):
+    other = fit(OPTIONS.model_copy(update={"epochs": 1}), rows).model
+    mean = OPTIONS.model_copy(update={"epochs": 0, "schedule": "one-cycle", "average": 0.9})
+    found = fit(mean, rows, starts=[whole.model, other])
+    assert found.history == []
+    for weights, one, two in zip(*(m.get_weights() for m in (found.model, whole.model, other)), strict=True):
+        np.testing.assert_allclose(weights, (one + two) / 2, atol=1e-6)
 
 
 def test_a_taught_network_learns_its_teachers_mean_answer_and_is_measured_by_labels(rows, whole, tmp_path):

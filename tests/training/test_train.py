@@ -174,6 +174,7 @@ def test_an_unreachable_mlflow_is_one_line_before_training_starts(store, home, m
     ("arguments", "message"),
     [
         (["--learning-rate", "-1"], "cifake train: --learning-rate: Input should be greater than 0"),
+        (["--epochs", "0"], "cifake train: --start: Value error, without epochs there must be versions to start from"),
         (["--topology", "vgg"], "cifake train: no topology 'vgg'; known: bird-lotfi"),
         (["--image-size", "4"], "Invalid value for '--image-size'"),
     ],
@@ -190,10 +191,18 @@ def test_a_training_goes_on_from_a_registered_version(trained):
     _, manifest, result = trained
     client().set_registered_model_alias(MODEL_NAME, "champion", str(result.model_version))
     assert find_version("champion", "--start") == (result.model_version, "bird-lotfi")
-    still = Options(**{**OPTIONS.model_dump(), "start": result.model_version, "epochs": 1, "learning_rate": 1e-12})
+    still = Options(**{**OPTIONS.model_dump(), "start": (result.model_version,), "epochs": 1, "learning_rate": 1e-12})
     again = train(Store(), manifest.version, still)
     assert again.model_version != result.model_version
     assert again.metrics["brier"] == pytest.approx(result.metrics["brier"], abs=1e-5)
+
+
+def test_the_mean_of_registered_versions_becomes_one(trained):
+    _, manifest, result = trained
+    twice = Options(**{**OPTIONS.model_dump(), "start": 2 * (result.model_version,), "epochs": 0})
+    mean = train(Store(), manifest.version, twice)
+    assert mean.model_version > result.model_version
+    assert mean.metrics == result.metrics
 
 
 def test_a_training_learns_from_registered_versions(trained):
@@ -214,6 +223,6 @@ def test_a_version_to_start_from_must_exist_and_fit(trained):
     _, manifest, result = trained
     with pytest.raises(ConfigurationError, match="no version or alias '99'"):
         find_version("99", "--start")
-    other = Options(topology="seed", epochs=1, start=result.model_version)
+    other = Options(topology="seed", epochs=1, start=(result.model_version,))
     with pytest.raises(ConfigurationError, match="is a 'bird-lotfi': its weights do not fit a 'seed'"):
         train(Store(), manifest.version, other)
