@@ -144,7 +144,6 @@ def _train(asked: argparse.Namespace, images: np.ndarray, classes: np.ndarray) -
         keras.losses.SparseCategoricalCrossentropy(from_logits=True),
         metrics=["accuracy"],
         jit_compile=False,
-        steps_per_execution=16,
     )
     shown = hashlib.sha256(images.tobytes() + classes.tobytes()).hexdigest()[:16]
     folder = asked.folder / fingerprint(options, shown)
