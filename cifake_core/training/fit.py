@@ -57,8 +57,8 @@ def fit(
 
     Args:
         validation: measured after every epoch, when there is any.
-        starts: networks of the same topology whose weights, or their mean, to go on from, such as what several cycles
-            of one training ended in (Izmailov et al. 2018, https://arxiv.org/abs/1803.05407); without epochs, the result.
+        starts: networks of the same topology whose weights, or their mean, to go on from: what several cycles of one
+            training ended in (Izmailov et al. 2018, https://arxiv.org/abs/1803.05407). Without epochs, the result.
         teachers: networks whose mean answer to every changed image is learnt, instead of its label (distillation, with
             one view for both: Beyer et al. 2022, https://arxiv.org/abs/2106.05237). Metrics are of the labels.
         folder: where the checkpoint is kept; a checkpoint found there is continued. None keeps none.
