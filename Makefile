@@ -25,7 +25,7 @@ up-monitoring: setup ## The same, with Prometheus, Alertmanager and the push gat
 down: ## Stop what `make up` started
 	@! [ -x $(python) ] || $(python) scripts/stack.py down
 
-status: setup-ml ## Show what runs, datasets, runs, model versions
+status: setup-ml ## Show which programs run, and where
 	@$(python) scripts/stack.py status
 
 test: setup-all ## Run the tests

@@ -5,6 +5,7 @@ python -m benchmarks.generalise --dataset VERSION
 Small networks, trained alike on equally many REAL and FAKE of a dataset version with several generators: FAKE of one
 alone, of all, and of all but one (leave one generator out). Each is scored on the test split's images of every
 generator, and on the tiles of CIFAKE_UNSEEN, which no training touches. AUROC is against the test split's REAL.
+Registered versions (`--version 6 --version 10`) are judged beside them, by the same images.
 """
 
 from __future__ import annotations
@@ -12,6 +13,8 @@ from __future__ import annotations
 import argparse
 import os
 import time
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -27,9 +30,12 @@ def main() -> None:
     parser.add_argument("--topology", default="seed")
     parser.add_argument("--epochs", type=int, default=4)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--version", action="append", default=[], help="of the registered model: judged, too")
     options = parser.parse_args()
+    from cifake_core.bundle import Detector
     from cifake_core.evaluation import testset
     from cifake_core.images import dataset
+    from cifake_core.registry.artifacts import fetched
     from cifake_core.storage import Store
 
     store = Store()
@@ -40,11 +46,16 @@ def main() -> None:
     choices = {f"{name} alone": [name] for name in names}
     if len(names) > 1:
         choices |= {"all": names} | {f"all but {name}": [n for n in names if n != name] for name in names}
-    found = {}
+    found: dict[str, Any] = {}
+    for ref in options.version:
+        version, folder = fetched(ref)
+        found[f"version {ref}"] = _judge(Detector(folder).probability_real, test, tiles) | {"of": dict(version.tags)}
+        print(ref, found[f"version {ref}"], flush=True)
     for choice, of in choices.items():
         started = time.process_time()
         model = _train(options, train, of)
-        found[choice] = _judge(model, test, tiles) | {"cpu_seconds": round(time.process_time() - started)}
+        found[choice] = _judge(partial(_probability_real, model), test, tiles)
+        found[choice]["cpu_seconds"] = round(time.process_time() - started)
         print(choice, found[choice], flush=True)
     common.write_result(
         "generalise",
@@ -89,11 +100,12 @@ def _train(options: argparse.Namespace, rows: dict[str, np.ndarray], generators:
     return fit(asked, Arrays(np.concatenate([real, fake]), np.repeat([1, 0], [len(real), len(fake)]))).model
 
 
-def _judge(model: Any, test: dict[str, np.ndarray], tiles: Any) -> dict[str, Any]:
-    from cifake_core.evaluation import metrics
+def _probability_real(model: Any, images: np.ndarray) -> np.ndarray:
+    return np.asarray(model.predict(images, batch_size=512, verbose=0)).ravel()
 
-    def scores(images: np.ndarray) -> np.ndarray:
-        return np.asarray(model.predict(images, batch_size=512, verbose=0)).ravel()
+
+def _judge(scores: Callable[[np.ndarray], np.ndarray], test: dict[str, np.ndarray], tiles: Any) -> dict[str, Any]:
+    from cifake_core.evaluation import metrics
 
     real = scores(test["REAL"])
     limit = np.quantile(real, 0.05)

@@ -11,6 +11,12 @@ class CifakeError(Exception):
     exit_code = 2
 
 
+class OutOfReachError(CifakeError):
+    """Something this needs does not answer, or refuses: trying again may help."""
+
+    exit_code = 3
+
+
 class ConfigurationError(CifakeError):
     """A setting, option or file of the user's is wrong."""
 
@@ -23,19 +29,21 @@ class DatasetError(CifakeError):
     """A dataset version or shard is missing, incomplete or not what its manifest says."""
 
 
-class StoreError(CifakeError):
+class StoreError(OutOfReachError):
     """The object store refused a read or a write (permissions, disk full, unreachable)."""
 
 
-class RegistryError(CifakeError):
+class RegistryError(OutOfReachError):
     """MLflow is unreachable, or has no such model version or alias."""
 
 
 class NotRegisteredError(RegistryError):
     """MLflow answers, and has no such model version or alias."""
 
+    exit_code = 2
 
-class ServiceError(CifakeError):
+
+class ServiceError(OutOfReachError):
     """The detector service is unreachable or answered with an error."""
 
 
@@ -49,6 +57,9 @@ class ImageRejectedError(CifakeError):
     def __init__(self, reason: str, message: str) -> None:
         super().__init__(message)
         self.reason = reason
+
+    def __reduce__(self) -> tuple[Any, ...]:  # from a worker process to its parent
+        return type(self), (self.reason, str(self))
 
 
 class CheckFailedError(CifakeError):

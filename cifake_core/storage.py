@@ -10,10 +10,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
+from urllib.parse import unquote
 
 import fsspec
 
-from cifake_core.errors import StoreError
+from cifake_core.errors import ConfigurationError, StoreError
 from cifake_core.settings import settings
 
 
@@ -43,15 +44,16 @@ class Store:
         url: root of the store; default CIFAKE_STORE.
 
     Raises:
-        StoreError: from every method, when the store refuses or cannot be reached.
+        ConfigurationError: not a store's URL. StoreError: from every method, when it refuses or cannot be reached.
     """
 
     def __init__(self, url: str | None = None) -> None:
         self.url = (url or settings().store).rstrip("/")
         try:
-            self.fs, self.root = fsspec.core.url_to_fs(self.url, use_listings_cache=False)
+            plain = unquote(self.url) if self.url.startswith("file:") else self.url  # fsspec leaves %20 as it is
+            self.fs, self.root = fsspec.core.url_to_fs(plain, use_listings_cache=False)
         except (ValueError, ImportError) as exc:
-            raise StoreError(
+            raise ConfigurationError(
                 f"{self.url}: not a store URL this installation knows ({exc}); use file://… or s3://…"
             ) from exc
         self.local = "file" in (self.fs.protocol if isinstance(self.fs.protocol, tuple) else (self.fs.protocol,))

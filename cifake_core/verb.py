@@ -38,22 +38,23 @@ def verb(name: str, render: Callable[[Any], str] | None = None, **attributes: An
             signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
             code = 0
             try:
-                result = function(**options)
-            except CheckFailedError as exc:
-                click.echo(f"cifake {name}: {exc}", err=True)
-                result, code = exc.result, exc.exit_code
+                try:
+                    result = function(**options)
+                except CheckFailedError as exc:
+                    click.echo(f"cifake {name}: {exc}", err=True)
+                    result, code = exc.result, exc.exit_code
+                plain = result.model_dump(mode="json") if isinstance(result, BaseModel) else result
+                if result_url and plain is not None:
+                    from cifake_core.storage import Store
+
+                    folder, _, file = result_url.rpartition("/")
+                    Store(folder).write(file, json.dumps(plain).encode())
             except CifakeError as exc:
                 click.echo(f"cifake {name}: {exc}", err=True)
                 sys.exit(exc.exit_code)
             except KeyboardInterrupt:
                 click.echo(f"cifake {name}: interrupted; nothing half-done was kept, run it again to go on", err=True)
                 sys.exit(130)
-            plain = result.model_dump(mode="json") if isinstance(result, BaseModel) else result
-            if result_url and plain is not None:
-                from cifake_core.storage import Store
-
-                folder, _, file = result_url.rpartition("/")
-                Store(folder).write(file, json.dumps(plain).encode())
             if as_json:
                 click.echo(json.dumps(plain))
             elif plain is not None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from cifake_core.errors import StoreError
+from cifake_core.errors import ConfigurationError, StoreError
 from cifake_core.images import dataset
 from cifake_core.storage import Store
 
@@ -85,7 +85,7 @@ def test_a_dataset_version_is_the_same_in_either_store(any_store, store, make_da
 
 
 def test_an_unknown_kind_of_url_is_refused_with_what_would_do():
-    with pytest.raises(StoreError, match=r"gopher://x: not a store URL .* use file://… or s3://…"):
+    with pytest.raises(ConfigurationError, match=r"gopher://x: not a store URL .* use file://… or s3://…"):
         Store("gopher://x")
 
 
@@ -105,6 +105,13 @@ def test_a_folder_that_may_not_be_written_is_one_line(tmp_path):
     (tmp_path / "file").write_bytes(b"")
     with pytest.raises(StoreError, match="cannot write: Not a directory"):
         Store((tmp_path / "file").as_uri()).write("x/y", b"1")
+
+
+def test_a_folder_of_any_name_is_written_where_it_is(tmp_path):
+    folder = tmp_path / "mein Büro 100%25"
+    Store(folder.as_uri()).write("object", b"1")
+    assert (folder / "object").read_bytes() == b"1"
+    assert files_in(tmp_path) == ["mein Büro 100%25/object"]
 
 
 def test_a_full_disk_leaves_the_old_object_and_nothing_else(small_disk):

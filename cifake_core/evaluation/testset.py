@@ -107,13 +107,17 @@ def load_tiles(url: str) -> Tiles:
 
     from cifake_core.images import codec, records
 
-    folder, _, name = (url if "://" in url else Path(url).absolute().as_uri()).rpartition("/")
+    folder, _, name = url.rpartition("/")
+    if "://" not in url:
+        folder, name = Path(url).absolute().parent.as_uri(), Path(url).name
     try:
         table = pq.read_table(io.BytesIO(Store(folder).read(name)))
         encoded = table["image"].cast(records.SCHEMA.field("image").type).combine_chunks().field("bytes").to_pylist()
         generators, families = (np.array(table[column].to_pylist(), dtype=object) for column in ("generator", "family"))
-    except (pa.ArrowException, KeyError) as exc:
+    except (pa.ArrowException, OSError, KeyError) as exc:
         raise DatasetError(f"{url}: expected a Parquet file with columns image, generator and family") from exc
+    if None in generators or None in families:
+        raise DatasetError(f"{url}: a tile has no generator or no family")
     images = []
     for row, data in enumerate(progress(encoded, "reading tiles", unit="image")):
         try:

@@ -64,6 +64,7 @@ def make(
 
     Raises:
         ConfigurationError: unknown generator, or too few real images to compare with.
+        CifakeError: the generator, or a batch of it, does not fit the device.
     """
     entry = generators.named(generator)
     real_train, train_classes = real.read("train")
@@ -117,15 +118,16 @@ def make(
 def _draw(entry: generators.Generator, count: int, seed: int, threads: int) -> tuple[np.ndarray, np.ndarray]:
     made = plan.make(entry.name, count, 0, seed)
     requests = [request for shard in made.shards for request in made.requests(shard)]
-    backend = generators.open_backend(entry, threads)
     images: list[np.ndarray] = []
     kept: list[Request] = []
-    for start in progress(range(0, count, backend.batch), "drawing", unit="batch"):
-        batch: Sequence[Request] = requests[start : start + backend.batch]
-        for request, image in zip(batch, backend.draw(batch), strict=True):
-            if image is not None:  # a flagged image is simply missing here
-                kept.append(request)
-                images.append(codec.resize(image))
+    with generators.must_fit(entry.name):
+        backend = generators.open_backend(entry, threads)
+        for start in progress(range(0, count, backend.batch), "drawing", unit="batch"):
+            batch: Sequence[Request] = requests[start : start + backend.batch]
+            for request, image in zip(batch, backend.draw(batch), strict=True):
+                if image is not None:  # a flagged image is simply missing here
+                    kept.append(request)
+                    images.append(codec.resize(image))
     return _through_codec(np.stack(images)), np.array([CLASSES.index(request.object_class) for request in kept])
 
 

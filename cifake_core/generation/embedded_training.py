@@ -18,7 +18,15 @@ import numpy as np
 from cifake_core.errors import ConfigurationError
 from cifake_core.generation import embedded_networks as networks
 from cifake_core.generation import torch_environment
-from cifake_core.generation.torch_training import Journal, restore, save, tensor
+from cifake_core.generation.torch_training import (
+    Journal,
+    noted,
+    refuse_other_seed,
+    restore,
+    save,
+    tensor,
+    update_average,
+)
 
 KL_WEIGHT = 5e-4
 EDGE_WEIGHT = 0.5
@@ -56,7 +64,17 @@ def prepare(threads: int = 0) -> None:
 
 
 def train(images: np.ndarray, classes: np.ndarray, folder: Path, autoencoder: Stage, denoiser: Stage) -> None:
-    """Both stages on images (N, 32, 32, 3) uint8 of classes (N,) 0 … 9; goes on from what `folder` holds."""
+    """Both stages on images (N, 32, 32, 3) uint8 of classes (N,) 0 … 9; goes on from what `folder` holds.
+
+    Raises:
+        ConfigurationError: that is of another seed, or its denoiser learnt latents of a shorter autoencoder's training
+            or of other images.
+    """
+    if (folder / "denoiser.pt").exists():
+        refuse_other_seed(folder / "denoiser.pt", denoiser.seed)
+        _refuse_other_latents(images, classes, folder, autoencoder.steps)
+    else:
+        refuse_other_seed(folder / "autoencoder.pt", autoencoder.seed)
     train_autoencoder(images, folder, autoencoder)
     latents, classes = encode_latents(images, classes, folder)
     train_denoiser(latents, classes, folder, denoiser)
@@ -104,14 +122,14 @@ def train_autoencoder(images: np.ndarray, folder: Path, stage: Stage) -> Path:
 def encode_latents(images: np.ndarray, classes: np.ndarray, folder: Path) -> tuple[np.ndarray, np.ndarray]:
     """Latents of images and of their mirror images, normalised per channel, and their classes; `folder/latents.npz`.
 
-    What was encoded before is read back: the autoencoder is trained once, and its latents belong to it.
+    What was encoded before is read back, if by as many steps of the autoencoder and from the same images.
 
     Returns latents (2, N, 6, 8, 8) float32 and classes (N,) 0 … 9.
     """
     import torch
 
-    file = folder / LATENTS
-    if not file.exists():
+    file, made_of = folder / LATENTS, _made_of(images, classes, folder)
+    if not file.exists() or _differs(file, made_of):
         model = load(folder / "autoencoder.pt", networks.autoencoder())
         both: list[list[np.ndarray]] = [[], []]
         with torch.no_grad():
@@ -123,11 +141,37 @@ def encode_latents(images: np.ndarray, classes: np.ndarray, folder: Path) -> tup
         mean, std = latents.mean((0, 1, 3, 4)), latents.std((0, 1, 3, 4))
         latents = (latents - mean[:, None, None]) / std[:, None, None]
         partial = file.with_suffix(".partial.npz")
-        images_sha256 = hashlib.sha256(images.tobytes() + classes.astype(np.uint8).tobytes()).hexdigest()
-        np.savez(partial, latents=latents, classes=classes, mean=mean, std=std, images_sha256=images_sha256)
+        np.savez(partial, latents=latents, classes=classes, mean=mean, std=std, **made_of)
         partial.replace(file)
     with np.load(file) as stored:
         return stored["latents"], stored["classes"]
+
+
+def _made_of(images: np.ndarray, classes: np.ndarray, folder: Path) -> dict[str, Any]:
+    """What latents depend on, as their file says it."""
+    return {
+        "images_sha256": hashlib.sha256(images.tobytes() + classes.astype(np.uint8).tobytes()).hexdigest(),
+        "autoencoder_steps": noted(folder / "autoencoder.pt", "step", 0),
+    }
+
+
+def _differs(file: Path, made_of: dict[str, Any]) -> bool:
+    with np.load(file) as stored:  # older files do not say the steps
+        return any(name in stored and stored[name].item() != value for name, value in made_of.items())
+
+
+def _refuse_other_latents(images: np.ndarray, classes: np.ndarray, folder: Path, steps: int) -> None:
+    made_of, file = _made_of(images, classes, folder), folder / LATENTS
+    if steps > (done := made_of["autoencoder_steps"]):
+        raise ConfigurationError(
+            f"{folder}: the denoiser was trained on latents of {done} autoencoder steps; "
+            f"go on with --autoencoder-steps {done}, or give another --folder"
+        )
+    if file.exists() and _differs(file, made_of):
+        raise ConfigurationError(
+            f"{folder}: the denoiser was trained on latents of other images, or of another autoencoder; "
+            "go on with the CIFAKE_DATA of then, or give another --folder"
+        )
 
 
 def train_denoiser(latents: np.ndarray, classes: np.ndarray, folder: Path, stage: Stage) -> Path:
@@ -216,11 +260,8 @@ class _Ema:
         self.weights, self.updates = state["weights"], state["updates"]
 
     def update(self, model: Any) -> None:
-        import torch
-
         self.updates += 1
-        decay = min(self.decay, (1 + self.updates) / (10 + self.updates))
-        torch._foreach_lerp_(self.weights, [p.detach() for p in model.parameters()], 1 - decay)
+        update_average(self.weights, (p.detach() for p in model.parameters()), self.updates, self.decay)
 
     def copy_to(self, model: Any) -> None:
         for own, other in zip(self.weights, model.parameters(), strict=True):

@@ -19,7 +19,15 @@ from typing import Any, Literal
 import numpy as np
 
 from cifake_core.generation.generators import Generator, Request
-from cifake_core.generation.torch_training import Journal, pixels, restore, save, tensor
+from cifake_core.generation.torch_training import (
+    Journal,
+    pixels,
+    refuse_other_seed,
+    restore,
+    save,
+    tensor,
+    update_average,
+)
 from cifake_core.settings import CLASSES
 
 NOISE = 96
@@ -153,10 +161,15 @@ def train(name: str, images: np.ndarray, classes: np.ndarray, folder: Path, step
     Images are mirrored and shifted by up to three pixels, so that no grid of a past encoding stays in its place.
 
     Returns the file with the averaged weights of the generator.
+
+    Raises:
+        ConfigurationError: `folder` holds a training from another seed.
     """
     import torch
     from torch.nn import functional as F
 
+    if (folder / "checkpoint.pt").exists():
+        refuse_other_seed(folder / "weights.pt", seed)
     recipe, batch = RECIPES[name], BATCH
     torch.manual_seed(seed)
     networks = {"generator": generator_network(recipe), "discriminator": discriminator_network(recipe)}
@@ -184,13 +197,12 @@ def train(name: str, images: np.ndarray, classes: np.ndarray, folder: Path, step
         if small is not None:
             fooling = fooling + 10 * (F.adaptive_avg_pool2d(fake, recipe.thumbnail) - small).abs().mean()
         _descend(optimizers["generator"], fooling)
-        decay = min(EMA_DECAY, (1 + step) / (10 + step))
-        for key, value in drawer.state_dict().items():
-            average[key].lerp_(value, 1 - decay) if value.is_floating_point() else average[key].copy_(value)
+        update_average(average.values(), drawer.state_dict().values(), step, EMA_DECAY)
         journal.add(step, judged.item(), fooling.item())
         if step + 1 == steps or time.monotonic() - saved > CHECKPOINT_SECONDS:
-            save(folder / "checkpoint.pt", step + 1, state)
+            # The checkpoint last: a run that finds it finished has nothing left to write.
             save(folder / "weights.pt", step + 1, {"average": average}, seed=seed, images=len(images))
+            save(folder / "checkpoint.pt", step + 1, state)
             saved = time.monotonic()
     return folder / "weights.pt"
 

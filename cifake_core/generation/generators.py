@@ -5,17 +5,34 @@ A back end turns requests into pixels; `run` does everything else.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
 import numpy as np
 
-from cifake_core.errors import ConfigurationError
+from cifake_core.errors import CifakeError, ConfigurationError
 
 
 class DeviceMemoryError(Exception):
     """The device has no room for a batch of this size; a smaller one may fit."""
+
+
+@contextlib.contextmanager
+def must_fit(name: str) -> Iterator[None]:
+    """Where no smaller batch is tried: memory that runs out for generator `name` ends with advice.
+
+    Raises:
+        CifakeError: it ran out.
+    """
+    try:
+        yield
+    except DeviceMemoryError as exc:
+        first = (str(exc).splitlines() or ["out of memory"])[0]
+        raise CifakeError(
+            f"{name} does not fit the memory here ({first}); free some, or use a smaller generator"
+        ) from exc
 
 
 @dataclass(frozen=True)
@@ -57,6 +74,7 @@ class Generator:
         variant: which of a repository's weight files, where it has several (`fp16`).
         dtype: precision on CUDA.
         checked: does the model come with a safety checker? Then nothing is drawn without it.
+        from_real: does it draw from the real images of CIFAKE_DATA? Then their hash is part of its revision.
     """
 
     name: str
@@ -70,6 +88,7 @@ class Generator:
     variant: str | None = None
     dtype: str = "float16"
     checked: bool = False
+    from_real: bool = False
 
 
 def _diffusers(name: str, model: str, steps: int, guidance: float, scheduler: str, **more: Any) -> Generator:
@@ -87,12 +106,12 @@ GENERATORS = {
     generator.name: generator
     for generator in (
         Generator("embedded", "embedded", "class", steps=6, guidance=3.5, scheduler="flow-adams-bashforth"),
-        Generator("collage", "collage", "class", steps=1, guidance=1.0, scheduler="none", revision="1"),
+        Generator("collage", "collage", "class", 1, 1.0, "none", revision="1", from_real=True),
         *(
-            Generator(name, "gan", "class", steps=1, guidance=1.0, scheduler="none")
+            Generator(name, "gan", "class", steps=1, guidance=1.0, scheduler="none", from_real=name != "dcgan")
             for name in ("dcgan", "dcgan-8", "sngan-4", "lsgan-8")
         ),
-        Generator("pixel-diffusion", "pixel", "class", steps=12, guidance=1.0, scheduler="ddim-from-half-noise"),
+        Generator("pixel-diffusion", "pixel", "class", 12, 1.0, "ddim-from-half-noise", from_real=True),
         _diffusers("stable-diffusion-v1-4", _SD14, 50, 7.5, "PNDMScheduler", **_SD14_MORE),
         _diffusers("stable-diffusion-v1-4-dpm", _SD14, 20, 7.5, "DPMSolverMultistepScheduler", **_SD14_MORE),
         _diffusers("lcm-dreamshaper-v7", "SimianLuo/LCM_Dreamshaper_v7", 4, 8.0, "LCMScheduler", checked=True),
@@ -118,9 +137,21 @@ def named(name: str) -> Generator:
 def revision(generator: Generator) -> str:
     """What `model_revision` says of images by this generator: the hub commit, or a hash of the weights' files.
 
+    One that draws from real images adds a hash of those.
+
     Raises:
         ConfigurationError, ModelError: weights that were pointed at are not there or not whole.
+        DataNotFoundError: it draws from real images, and there are none.
     """
+    own = _revision(generator)
+    if not generator.from_real:
+        return own
+    from cifake_core.generation import real
+
+    return f"{own}-{real.revision()}"
+
+
+def _revision(generator: Generator) -> str:
     if generator.backend == "embedded":
         from cifake_core.generation import embedded
 
@@ -145,6 +176,7 @@ def open_backend(generator: Generator, threads: int = 0) -> Backend:
     Raises:
         ConfigurationError: what it needs is not installed, or weights are out of reach.
         ModelError: weights are damaged.
+        DeviceMemoryError: it does not fit the device.
     """
     if generator.backend == "embedded":
         from cifake_core.generation import embedded

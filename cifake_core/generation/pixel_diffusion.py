@@ -19,7 +19,15 @@ import numpy as np
 
 from cifake_core.generation.gan import shifted
 from cifake_core.generation.generators import Generator, Request
-from cifake_core.generation.torch_training import Journal, pixels, restore, save, tensor
+from cifake_core.generation.torch_training import (
+    Journal,
+    pixels,
+    refuse_other_seed,
+    restore,
+    save,
+    tensor,
+    update_average,
+)
 from cifake_core.settings import CLASSES
 
 WIDTHS = (24, 48, 96)
@@ -89,9 +97,14 @@ def train(images: np.ndarray, folder: Path, steps: int, seed: int = 0) -> Path:
     """Train on images (N, 32, 32, 3) uint8, 32 a step; go on from what `folder` holds.
 
     Returns the file with the averaged weights.
+
+    Raises:
+        ConfigurationError: `folder` holds a training from another seed.
     """
     import torch
 
+    if (folder / "checkpoint.pt").exists():
+        refuse_other_seed(folder / "weights.pt", seed)
     torch.manual_seed(seed)
     model = network()
     optimizer = torch.optim.Adam(model.parameters(), 1e-3, (0.9, 0.99))
@@ -111,13 +124,12 @@ def train(images: np.ndarray, folder: Path, steps: int, seed: int = 0) -> Path:
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
-        decay = min(EMA_DECAY, (1 + step) / (10 + step))
-        for key, value in model.state_dict().items():
-            average[key].lerp_(value, 1 - decay)
+        update_average(average.values(), model.state_dict().values(), step, EMA_DECAY)
         journal.add(step, loss.item())
         if step + 1 == steps or time.monotonic() - saved > CHECKPOINT_SECONDS:
-            save(folder / "checkpoint.pt", step + 1, state)
+            # The checkpoint last: a run that finds it finished has nothing left to write.
             save(folder / "weights.pt", step + 1, {"average": average}, seed=seed, images=len(images))
+            save(folder / "checkpoint.pt", step + 1, state)
             saved = time.monotonic()
     return folder / "weights.pt"
 

@@ -77,19 +77,22 @@ def run_shard(
         on_batch: told the rows that each batch, or the find of earlier ones, added.
 
     Raises:
-        CifakeError: one image alone does not fit the device, or stays flagged after many seeds.
+        CifakeError: the generator or one image alone does not fit the device, or an image stays flagged after many
+            seeds.
         StoreError: the store refuses a write; parts written so far are found by the next run.
     """
+    parts_folder = f"{plan.folder}/parts/{shard.name}"
     if is_done(store, plan, shard):
+        store.delete(parts_folder)  # of a run that was killed before it could
         on_batch(shard.rows)
         return ShardResult(shard=shard.name, rows=shard.rows)
     entry = generators.named(plan.generator)
-    parts_folder = f"{plan.folder}/parts/{shard.name}"
     tables = _parts(store, parts_folder)
     resumed = done = sum(table.num_rows for table in tables)
     if done:
         on_batch(done)
-    backend = open_backend()
+    with generators.must_fit(plan.generator):
+        backend = open_backend()
     size = batch or backend.batch
     halvings = redraws = 0
     requests = plan.requests(shard)

@@ -31,6 +31,7 @@ class StableDiffusion:
     Raises:
         ConfigurationError: torch is not installed, or weights are out of reach.
         ModelError: weights are damaged or incomplete.
+        DeviceMemoryError: they do not fit the device.
     """
 
     def __init__(self, generator: Generator, threads: int = 0) -> None:
@@ -52,7 +53,7 @@ class StableDiffusion:
         self.batch = 16 if self.device == "cuda" else 4
         folder = _folder(generator)
         kind = getattr(torch, generator.dtype) if self.device == "cuda" else torch.float32
-        with _loading(folder), self._memory():
+        with self._memory(), _loading(folder):
             pipe = diffusers.AutoPipelineForText2Image.from_pretrained(
                 folder, dtype=kind, variant=_variant(folder, generator), local_files_only=True
             ).to(self.device)

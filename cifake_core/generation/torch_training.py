@@ -1,14 +1,17 @@
-"""What trainings in PyTorch share: tensors of images, checkpoints replaced by rename, a journal."""
+"""What trainings in PyTorch share: tensors of images, checkpoints replaced by rename, averaged weights, a journal."""
 
 from __future__ import annotations
 
 import csv
 import logging
 import time
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from cifake_core.errors import ConfigurationError
 
 log = logging.getLogger(__name__)
 
@@ -53,6 +56,33 @@ def restore(file: Path, state: dict[str, Any]) -> int:
             part.load_state_dict(kept[name])
     log.info("going on from step %d of %s", kept["step"], file)
     return int(kept["step"])
+
+
+def noted(file: Path, name: str, otherwise: Any) -> Any:
+    """A checkpoint's `step`, or what else `save` was told; `otherwise` if there is no file or it does not say."""
+    import torch
+
+    return torch.load(file, weights_only=True).get(name, otherwise) if file.exists() else otherwise
+
+
+def refuse_other_seed(file: Path, seed: int) -> None:
+    """Let no training go on from another seed than the one it began with, as far as `file` knows that.
+
+    Raises:
+        ConfigurationError: the file is of another seed.
+    """
+    if (before := noted(file, "seed", seed)) != seed:
+        raise ConfigurationError(f"{file}: trained with --seed {before}; go on with that, or give another --folder")
+
+
+def update_average(average: Iterable[Any], values: Iterable[Any], step: int, decay: float) -> None:
+    """One step, counted from 0, of an exponential moving average of tensors, in place; whole numbers are copied.
+
+    The first steps decay faster, so that the random start is forgotten.
+    """
+    decay = min(decay, (1 + step) / (10 + step))
+    for old, new in zip(average, values, strict=True):
+        old.lerp_(new, 1 - decay) if new.is_floating_point() else old.copy_(new)
 
 
 class Journal:

@@ -31,7 +31,7 @@ def _render_run(result: Any) -> str:
     shown = result if isinstance(result, dict) else result.model_dump()
     lines = [f"{shown['rows']:,} images by {shown['generator']}: {shown['rows_url']}"]
     if "images_per_second" in shown:
-        lines.append(f"  {shown['images_per_second']} images/s, weights {shown['model_revision']}")
+        lines.append(f"  {shown['images_per_second']} images/s, revision {shown['model_revision']}")
         redraws = sum(shard["redraws"] for shard in shown["shards"])
         lines += [f"  {redraws} flagged images drawn again"] if redraws else []
     return "\n".join([*lines, f"next: cifake data build --fake {shown['rows_url']}"])
@@ -202,6 +202,7 @@ def train_verb(
     from cifake_core.errors import ConfigurationError
     from cifake_core.generation import embedded_training as training
     from cifake_core.generation import gan, generators, pixel_diffusion, real, torch_environment, trained
+    from cifake_core.generation.torch_training import noted
 
     backend = generators.named(generator).backend
     if backend in ("diffusers", "collage"):
@@ -219,13 +220,14 @@ def train_verb(
             training.Stage(steps=autoencoder_steps, learning_rate=2e-3, seed=seed),
             training.Stage(steps=steps, learning_rate=5e-4, seed=seed),
         )
-        return {**said, "folder": str(folder), "autoencoder_steps": autoencoder_steps, "steps": steps}
+        done = {name: noted(folder / f"{name}.pt", "step", 0) for name in ("autoencoder", "denoiser")}
+        return {**said, "folder": str(folder), "autoencoder_steps": done["autoencoder"], "steps": done["denoiser"]}
     folder, steps = folder or trained.folder(generator), 6_000 if steps is None else steps
     if backend == "gan":
-        gan.train(generator, images, classes, folder, steps, seed)
+        weights = gan.train(generator, images, classes, folder, steps, seed)
     else:
-        pixel_diffusion.train(images, folder, steps, seed)
-    return {**said, "folder": str(folder), "steps": steps}
+        weights = pixel_diffusion.train(images, folder, steps, seed)
+    return {**said, "folder": str(folder), "steps": noted(weights, "step", 0)}
 
 
 @verb("export")

@@ -10,13 +10,14 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
 from functools import cache
 from multiprocessing.connection import wait
 
 from pydantic import BaseModel, ConfigDict
 from tqdm import tqdm
 
-from cifake_core.errors import ModelError
+from cifake_core.errors import CifakeError, ModelError
 from cifake_core.generation import generators
 from cifake_core.generation.generators import Backend
 from cifake_core.generation.plan import Plan, Shard
@@ -46,13 +47,14 @@ def run_plan(
     """Draw shards of a plan, all by default; the rows are the same for any number of workers.
 
     Raises:
-        ModelError: the generator's weights here are not those of the plan.
-        CifakeError: as `run_shard`; shards that were finished stay.
+        ModelError: the generator's weights, or the real images it draws from, are not those of the plan.
+        CifakeError: as `run_shard`, or a worker was killed; shards that were finished stay.
     """
     here = generators.revision(generators.named(plan.generator))
     if here != plan.model_revision:
         raise ModelError(
-            f"plan {plan.name} is for {plan.generator} weights {plan.model_revision}, here are {here}; make a new plan"
+            f"plan {plan.name} is for revision {plan.model_revision} of {plan.generator}, here is {here} "
+            "(other weights, or other real images to draw from); make a new plan"
         )
     shards = plan.shards if shards is None else list(shards)
     rows = sum(shard.rows for shard in shards)
@@ -91,12 +93,17 @@ def _pool(
 ) -> Iterator[ShardResult]:
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(workers, context, initializer=_end_with_parent) as pool:
-        futures = [pool.submit(_work, store.url, plan, shard, batch) for shard in shards]
         try:
+            futures = [pool.submit(_work, store.url, plan, shard, batch) for shard in shards]
             for future in as_completed(futures):
                 result = future.result()
                 bar.update(result.rows)
                 yield result
+        except BrokenProcessPool as exc:
+            raise CifakeError(
+                f"{plan.generator}: a worker process was killed, most likely for want of memory; what is drawn is "
+                "kept: run it again with fewer --workers, or a smaller --batch"
+            ) from exc
         finally:
             pool.shutdown(cancel_futures=True)
 

@@ -64,7 +64,8 @@ def build(
 
     Args:
         real, fake: collections' URLs.
-        train_rows, test_rows: totals over both labels, balanced over label and class; all rows by default.
+        train_rows, test_rows: totals over both labels, balanced over label and class. By default all rows, but of a
+            label that is read from the source no more than there are of the other in collections.
         validation_fraction: share of the train side that becomes the validation split; 0 ≤ fraction < 1.
 
     Raises:
@@ -77,7 +78,7 @@ def build(
             f"validation fraction {validation_fraction}: give a share from 0 up to, not including, 1"
         )
     wanted: dict[Side, int | None] = {"test": test_rows, "train": train_rows}  # in this order: test has first claim
-    sides, notes, inputs = _inputs(real, fake, wanted)
+    sides, notes, inputs = _inputs(real, fake, wanted, seed)
     left_out: Counter[str] = Counter()
     tables: dict[Side, pa.Table] = {}
     for side, rows in wanted.items():
@@ -110,15 +111,16 @@ def build(
 
 
 def _inputs(
-    real: str | None, fake: tuple[str, ...], rows: dict[Side, int | None]
+    real: str | None, fake: tuple[str, ...], rows: dict[Side, int | None], seed: int
 ) -> tuple[dict[Side, pa.Table], list[str], dict[str, list[str]]]:
     parts: dict[Side, list[pa.Table]] = {side: [] for side in SIDES}
     notes: list[str] = []
     inputs: dict[str, list[str]] = {}
     source = None
-    for label, urls in ((REAL, (real,) if real else ()), (FAKE, fake)):
-        for url in urls:
-            tables, said = collection.read(url)
+    given = {REAL: (real,) if real else (), FAKE: fake}
+    collections = {label: [collection.read(url) for url in urls] for label, urls in given.items()}
+    for label, urls in given.items():
+        for url, (tables, said) in zip(urls, collections[label], strict=True):
             notes += said
             for side, table in tables.items():
                 if set(table["label"].unique().to_pylist()) - {label}:
@@ -129,7 +131,11 @@ def _inputs(
             notes += source.notes
             for side in SIDES:
                 total = rows[side]
-                parts[side].append(_read(source, side, label, None if total is None else -(-total // 2)))
+                table = _read(source, side, label, None if total is None else -(-total // 2))
+                beside = sum(tables[side].num_rows for tables, _ in collections[1 - label] if side in tables)
+                if beside and total is None:
+                    table = splits.choose(table, None, seed, side).slice(0, beside)
+                parts[side].append(table)
         inputs[LABELS[label]] = [url.rstrip("/").rsplit("/", 1)[-1] for url in urls] or [source.name if source else ""]
     for side in SIDES:
         if not parts[side]:

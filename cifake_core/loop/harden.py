@@ -83,7 +83,7 @@ def prepare(
     if count > room["train"] or not room["test"]:
         raise ConfigurationError(
             f"dataset version {manifest.version} has room for {room['train']} images to train on and {room['test']} "
-            f"to test with, not for {count}; give fewer, or a larger --base"
+            f"to test with, not for {count}; give fewer, or a larger --dataset"
         )
     parts = {"train": order[:count], "test": order[count : count + room["test"]]}
     rng = np.random.default_rng(seed)

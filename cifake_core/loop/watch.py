@@ -14,9 +14,10 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict
 
-from cifake_core.errors import ConfigurationError, ServiceError
+from cifake_core import yaml_files
+from cifake_core.errors import ServiceError
 from cifake_core.mlflow_client import client, experiment_id, registry_errors
 from cifake_core.settings import settings
 from cifake_core.storage import Store
@@ -66,15 +67,7 @@ def load_policy(file: Path = POLICY) -> Policy:
     Raises:
         ConfigurationError: not such a file.
     """
-    import yaml
-
-    try:
-        return Policy.model_validate(yaml.safe_load(file.read_text()))
-    except ValidationError as exc:
-        first = exc.errors()[0]
-        raise ConfigurationError(f"{file}: {'.'.join(map(str, first['loc']))}: {first['msg']}") from exc
-    except (OSError, yaml.YAMLError) as exc:
-        raise ConfigurationError(f"{file}: not a policy ({exc})") from exc
+    return yaml_files.parse(file, Policy)
 
 
 def read_figures(url: str | None = None) -> dict[str, float | None]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from typing import Any
 
@@ -40,7 +41,9 @@ def evaluate_version(
     for name, text in files.items():
         store.write(f"{folder}/{name}", text.encode())
     pipeline_metrics.evaluation(version.version, images.dataset_version, evaluation.scalars())
-    log_to_run(version, "evaluation", files, {f"test/{k}": v for k, v in evaluation.scalars().items()})
+    # What the version was trained on is what its figures are by default of; another dataset's do not take their place.
+    part = "" if images.dataset_version == version.dataset_version else f"/{images.dataset_version}"
+    log_to_run(version, f"evaluation{part}", files, {f"test{part}/{k}": v for k, v in evaluation.scalars().items()})
     return {
         "version": version.version,
         "dataset_version": images.dataset_version,
@@ -73,4 +76,5 @@ def log_to_run(version: ModelVersion, folder: str, files: dict[str, str], metric
         api = client()
         for name, text in files.items():
             api.log_text(version.run_id, text, f"{folder}/{name}")
-        api.log_batch(version.run_id, metrics=[Metric(name, value, now, 0) for name, value in metrics.items()])
+        named = {re.sub(r"[^\w\-. :/]", "_", name): value for name, value in metrics.items()}  # what MLflow allows
+        api.log_batch(version.run_id, metrics=[Metric(name, value, now, 0) for name, value in named.items()])

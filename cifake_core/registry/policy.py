@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
-from cifake_core.errors import ConfigurationError
+from cifake_core import yaml_files
 
 POLICY = Path(__file__).with_name("gates.yaml")
 
@@ -85,12 +85,4 @@ def load_policy(path: Path = POLICY) -> Policy:
     Raises:
         ConfigurationError: unreadable, an unknown key, or a value out of range.
     """
-    import yaml
-
-    try:
-        return Policy.model_validate(yaml.safe_load(path.read_text()))
-    except (OSError, yaml.YAMLError) as exc:
-        raise ConfigurationError(f"{path}: cannot be read ({str(exc).splitlines()[0]})") from exc
-    except ValidationError as exc:
-        problem = min(exc.errors(), key=lambda e: e["type"] != "extra_forbidden")
-        raise ConfigurationError(f"{path}: {'.'.join(map(str, problem['loc']))}: {problem['msg']}") from exc
+    return yaml_files.parse(path, Policy)

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from cifake_core import bundle, pipeline_metrics
-from cifake_core.errors import CheckFailedError, ConfigurationError, NotRegisteredError, RegistryError
+from cifake_core.errors import CheckFailedError, ConfigurationError, NotRegisteredError
 from cifake_core.evaluation import testset
 from cifake_core.mlflow_client import client, registry_errors
 from cifake_core.registry import gate_page, history
@@ -27,6 +27,7 @@ from cifake_core.settings import MODEL_NAME, settings
 from cifake_core.storage import Store
 
 logger = logging.getLogger("cifake.registry")
+MOST_CHARACTERS = 5000  # of a description or a tag of a version in MLflow's tables; SQLite does not mind more
 
 
 def actor() -> str:
@@ -126,7 +127,7 @@ def rollback(to: int | None = None, reason: str = "", only_from: int | None = No
 
     Raises:
         CheckFailedError: another decision changed the champion meanwhile; nothing was moved.
-        RegistryError: nothing to go back to, or `to` was never champion.
+        NotRegisteredError: nothing to go back to, or `to` was never champion.
         ModelError: the version to go back to does not work.
     """
     store = Store()
@@ -141,12 +142,12 @@ def rollback(to: int | None = None, reason: str = "", only_from: int | None = No
         by_hand = reigning and recorded and recorded[1].version != reigning.version
         target = find(str(recorded[1].version) if recorded and by_hand else "previous")
         if target is None:
-            raise RegistryError("nothing to go back to: no version was champion before this one")
+            raise NotRegisteredError("nothing to go back to: no version was champion before this one")
     else:
         target = resolve(str(to))
         known = {d.version for d in (history.read(store, n) for n in taken) if d.moves_champion}
         if to not in known and "previous" not in target.aliases:
-            raise RegistryError(f"version {to} was never champion; use `cifake promote --version {to}`")
+            raise NotRegisteredError(f"version {to} was never champion; use `cifake promote --version {to}`")
     if reigning and reigning.version == target.version and "champion" in reigning.aliases:
         return {"champion": target.version, "rolled_back": False, "from": target.version}
     folder = fetch(target)
@@ -208,17 +209,22 @@ def _carry_out(store: Store, number: int) -> None:
             ("decision_number", str(number)),
             ("decided_by", decision.actor),
             ("decided_at", decision.at),
-            ("decision_reason", decision.reason),
+            ("decision_reason", _shortened(decision.reason)),
             ("judged_against", "" if decision.champion is None else str(decision.champion)),
             ("gate_report", decision.report_url),
         ):
             api.set_model_version_tag(name, version, tag, value)
         said = f"{decision.kind} by {decision.actor} at {decision.at}: {decision.reason}"
-        api.update_model_version(name, version, description=said)
+        api.update_model_version(name, version, description=_shortened(said))
     history.mark_done(store, number)
     last = history.last_move(store)
     if decision.moves_champion and last and last[0] > number:  # a newer decision overtook this slow process
         _carry_out(store, last[0])
+
+
+def _shortened(text: str) -> str:
+    """What MLflow's database has room for; the history and the gate's report have all of it."""
+    return text if len(text) <= MOST_CHARACTERS else f"{text[: MOST_CHARACTERS - 2]} …"
 
 
 def _report(store: Store, candidate: ModelVersion, verdict: Verdict, page: str) -> str:

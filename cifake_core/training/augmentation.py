@@ -5,12 +5,14 @@ from __future__ import annotations
 from typing import Annotated, Literal
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from cifake_core.evaluation import slices
 
 Share = Annotated[float, Field(ge=0, le=1)]
 GROUPS = 8  # amounts of damage drawn per batch
+# JPEG quality, sigma in pixels, sigma as a share of white, share of the size, factor.
+AMOUNTS = {"jpeg": (1, 100), "blur": (0, 16), "noise": (0, 1), "rescale": (0.1, 1), "brightness": (0, 4)}
 
 
 class Augmentation(BaseModel, frozen=True):
@@ -26,8 +28,19 @@ class Augmentation(BaseModel, frozen=True):
     damages: dict[Literal["jpeg", "blur", "noise", "rescale", "brightness"], tuple[float, float]] = Field(
         default={}, description="Operation of `evaluation.slices` → smallest and largest amount."
     )
-    again: Annotated[float, Field(ge=0, le=1, description="Share of damaged images that take a second damage.")] = 0
+    again: Annotated[
+        float, Field(ge=0, le=1, description="A second round damages this share of `damage`, of all images.")
+    ] = 0
     cutmix: Annotated[float, Field(ge=0, le=1, description="Share given a square of another of the batch.")] = 0
+
+    @field_validator("damages")
+    @classmethod
+    def _can_be_done(cls, damages: dict[str, tuple[float, float]]) -> dict[str, tuple[float, float]]:
+        for name, (least, most) in damages.items():
+            low, high = AMOUNTS[name]
+            if not low <= least <= most <= high:
+                raise ValueError(f"{name}: give a smallest and a largest amount from {low:g} to {high:g}")
+        return damages
 
     @property
     def active(self) -> bool:

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from cifake_core.settings import REAL
+
 
 @dataclass(frozen=True)
 class Group:
@@ -48,20 +50,23 @@ class Arrays:
         return np.random.default_rng([seed, epoch]).permutation(rows)
 
 
-def balanced(generators: Sequence[str | None], share: float) -> tuple[Group, ...]:
-    """All REAL rows (None), and as many FAKE ones, by each generator at least `share` of those.
+def balanced(labels: np.ndarray, generators: Sequence[str | None], share: float) -> tuple[Group, ...]:
+    """All REAL rows, and as many FAKE ones, by each generator (one that is not named is one, too) at least `share`.
 
     In turn: all of a generator's images before any again.
     """
-    names = np.array([name or "" for name in generators])
-    real = np.flatnonzero(names == "")
-    shares = sorted(at_least(generators, share).items())
-    return Group(real, len(real)), *(Group(np.flatnonzero(names == name), round(s * len(real))) for name, s in shares)
+    real = np.flatnonzero(labels == REAL)
+    names = np.array([name or "unknown" for name in generators], dtype=object)
+    names[real] = ""
+    groups = [Group(real, len(real))]
+    for name, part in sorted(at_least([name for name in names if name], share).items()):
+        groups.append(Group(np.flatnonzero(names == name), max(1, round(part * len(real)))))
+    return tuple(groups)
 
 
-def at_least(generators: Sequence[str | None], share: float) -> dict[str, float]:
-    """Each generator's share of the FAKE rows (None is REAL), but none less than `share`, or than an equal part."""
-    rows = Counter(name for name in generators if name)
+def at_least(generators: Sequence[str], share: float) -> dict[str, float]:
+    """Each generator's share of the FAKE rows, but none less than `share`, or than an equal part."""
+    rows = Counter(generators)
     share = min(share, 1 / len(rows))
     rare: set[str] = set()
     while True:

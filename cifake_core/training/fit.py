@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from cifake_core.errors import ConfigurationError
 from cifake_core.storage import Store
 from cifake_core.training import topologies
 from cifake_core.training.augmentation import Augmentation, augment, mix
@@ -65,7 +66,7 @@ def fit(
         on_epoch: called with the history so far, once the epoch's checkpoint is safe.
 
     Raises:
-        ConfigurationError: unknown topology, or an image size that does not suit it.
+        ConfigurationError: unknown topology, or an image size that does not suit it or the weights to start from.
         StoreError: the checkpoint cannot be written.
     """
     import keras
@@ -77,7 +78,12 @@ def fit(
     tf.config.experimental.enable_op_determinism()
     model = topologies.build(options.topology, options.image_size)
     if starts:
-        model.set_weights([np.mean(each, 0) for each in zip(*(one.get_weights() for one in starts), strict=True)])
+        try:
+            model.set_weights([np.mean(each, 0) for each in zip(*(one.get_weights() for one in starts), strict=True)])
+        except ValueError as exc:
+            raise ConfigurationError(
+                f"the weights to start from do not fit {options.topology!r} at {options.image_size} pixels a side"
+            ) from exc
     average = Average(model, options.average) if options.average else None
     optimizer = optimizer_of(options, math.ceil(train.count / options.batch_size))
     optimizer.build(model.trainable_variables)

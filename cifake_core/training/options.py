@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 
+from cifake_core import yaml_files
 from cifake_core.errors import ConfigurationError
 from cifake_core.images.codec import SIZE
 from cifake_core.training.augmentation import Augmentation
@@ -31,7 +32,7 @@ class Options(BaseModel, frozen=True):
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
     image_size: Annotated[int, Field(ge=8, le=512)] = SIZE
     optimizer: Literal["adam", "adamw", "muon"] = "adam"
-    learning_rate: Annotated[float, Field(gt=0)] = 0.001
+    learning_rate: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 0.001
     weight_decay: Annotated[float, Field(ge=0, description="Of kernels only; not Adam's.")] = 0
     schedule: Literal["constant", "one-cycle"] = "constant"
     patience: Annotated[int, Field(ge=0, description="Stop after so many epochs without a lower loss; 0: never.")] = 0
@@ -75,19 +76,14 @@ def options(recipe: str | None = None, **given: Any) -> Options:
     """
     fields: Any = {}
     if recipe:
-        import yaml
-
         file = RECIPES / f"{recipe}.yaml" if recipe in recipes() else Path(recipe)
         if not file.is_file():
             raise ConfigurationError(f"no recipe {recipe!r}; known: {', '.join(recipes())}, or a YAML file of your own")
-        try:
-            fields = yaml.safe_load(file.read_text()) or {}
-        except (OSError, UnicodeDecodeError, yaml.YAMLError) as exc:
-            raise ConfigurationError(f"{file}: not a readable YAML file ({str(exc).splitlines()[0]})") from exc
+        fields = yaml_files.read(file) or {}
         if not isinstance(fields, dict):
             raise ConfigurationError(f"{file}: a recipe is a table of options, such as `topology: seed`")
     try:
-        return Options(**fields | given)
+        return Options.model_validate(fields | given)
     except ValidationError as exc:
         problem = exc.errors()[0]
         path = ".".join(str(part) for part in problem["loc"])
@@ -99,12 +95,12 @@ def options(recipe: str | None = None, **given: Any) -> Options:
 def code_sha256() -> str:
     """Hash of this room's source: which code made a model, whether or not there is a git checkout."""
     digest = hashlib.sha256()
-    for file in sorted(Path(__file__).parent.glob("*.py")):
+    for file in sorted(Path(__file__).parent.rglob("*.py")):
         digest.update(file.name.encode() + b"\0" + file.read_bytes())
     return digest.hexdigest()
 
 
 def fingerprint(options: Options, *context: str) -> str:
     """Names a training: equal for the same options, context (dataset version, tracking server, sweep) and FORMAT."""
-    said = json.dumps([FORMAT, options.model_dump(), context], sort_keys=True)
+    said = json.dumps([FORMAT, options.model_dump(), context])  # unsorted: the order of damages decides draws
     return hashlib.sha256(said.encode()).hexdigest()[:16]

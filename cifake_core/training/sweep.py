@@ -13,13 +13,14 @@ from tempfile import TemporaryDirectory
 from typing import Annotated, Any
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
-from cifake_core.errors import ConfigurationError, RegistryError
+from cifake_core import yaml_files
+from cifake_core.errors import ConfigurationError
 from cifake_core.images import dataset
 from cifake_core.mlflow_client import client, experiment_id, registry_errors
 from cifake_core.storage import Store
-from cifake_core.training import plots, tracking
+from cifake_core.training import plots, topologies, tracking
 from cifake_core.training.options import FORMAT, Options
 from cifake_core.training.topologies import grid_name
 from cifake_core.training.train import Trained, train
@@ -56,6 +57,11 @@ class Grid(BaseModel, frozen=True):
     extractors: Extractors
     heads: Heads | None = None
     options: Options = Options()
+
+    def all_names(self) -> list[str]:
+        """Whatever the sweep may come to train."""
+        extractors = self.names()
+        return [*extractors, *(name for extractor in extractors for name in self.names(extractor))]
 
     def names(self, best: str | None = None) -> list[str]:
         """The extractors' names, or, on the best of them, those with dense layers."""
@@ -102,19 +108,14 @@ def load_grid(name: str = "paper") -> Grid:
     Raises:
         ConfigurationError: no such grid, or a field that is unknown or out of range; the message names it.
     """
-    import yaml
-
     file = GRIDS / f"{name}.yaml" if (GRIDS / f"{name}.yaml").is_file() else Path(name)
     if not file.is_file():
         known = ", ".join(sorted(f.stem for f in GRIDS.glob("*.yaml")))
         raise ConfigurationError(f"no grid {name!r}; known: {known}, or a YAML file of your own")
-    try:
-        return Grid.model_validate(yaml.safe_load(file.read_text()))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as exc:
-        raise ConfigurationError(f"{file}: not a readable YAML file ({str(exc).splitlines()[0]})") from exc
-    except ValidationError as exc:
-        problem = exc.errors()[0]
-        raise ConfigurationError(f"{file}: {'.'.join(map(str, problem['loc']))}: {problem['msg']}") from exc
+    grid = yaml_files.parse(file, Grid)
+    for topology in grid.all_names():
+        topologies.check(topology)
+    return grid
 
 
 def start(store: Store, version: str, grid: Grid) -> Part:
@@ -147,6 +148,8 @@ def member(store: Store, sweep: str, topology: str) -> Trained | Member:
         ConfigurationError, DatasetError, RegistryError, ModelError.
     """
     grid, version = _read(sweep)
+    if topology not in grid.all_names():
+        raise ConfigurationError(f"{topology!r} is not in the grid of sweep {sweep}; `cifake sweep` prints what is")
     for done in members(sweep):
         if done.topology == topology:
             return done
@@ -231,7 +234,7 @@ def _read(sweep: str) -> tuple[Grid, str]:
     with registry_errors(f"find sweep {sweep}"):
         tags = client().get_run(sweep).data.tags
     if _TAG not in tags:
-        raise RegistryError(f"run {sweep} is not a sweep; `cifake sweep start` makes one")
+        raise ConfigurationError(f"run {sweep} is not a sweep; `cifake sweep start` makes one")
     return Grid.model_validate_json(tags["grid"]), tags["dataset_version"]
 
 

@@ -10,7 +10,7 @@ import sys
 import time
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
@@ -18,9 +18,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from cifake_core.errors import ConfigurationError
+from cifake_core.images.codec import SIZE
 from cifake_core.images.dataset import Manifest
 from cifake_core.mlflow_client import client, experiment_id, registry_errors
 from cifake_core.settings import MODEL_NAME
+from cifake_core.storage import Store
 from cifake_core.training.options import Options, code_sha256
 
 if TYPE_CHECKING:
@@ -57,9 +59,9 @@ def run(options: Options, manifest: Manifest, dataset_url: str, note: Path, pare
             parent_run_id=None if run_id else parent,
             log_system_metrics=False,
         )
-    with active:
+    try:
         run_id = active.info.run_id
-        note.write_text(run_id)
+        Store(note.parent.as_uri()).write(note.name, run_id.encode())
         with registry_errors("log a run"):
             mlflow.set_tags(
                 {
@@ -72,15 +74,22 @@ def run(options: Options, manifest: Manifest, dataset_url: str, note: Path, pare
             mlflow.log_params({**options.parameters(), "dataset_version": manifest.version})
             mlflow.log_input(_dataset(manifest, dataset_url), context="training")
         yield run_id
+    except BaseException:
+        with suppress(Exception):  # the first error is the one to be told
+            mlflow.end_run("FAILED")
+        raise
+    with registry_errors("close a run"):
+        mlflow.end_run()
 
 
 def _reopened(note: Path) -> str | None:
     from mlflow.exceptions import MlflowException
 
-    if not note.exists():
+    run_id = note.read_text() if note.exists() else ""
+    if not run_id:
         return None
     try:
-        found = client().get_run(note.read_text())
+        found = client().get_run(run_id)
     except MlflowException as exc:
         if exc.error_code == "RESOURCE_DOES_NOT_EXIST":
             return None
@@ -155,16 +164,33 @@ def environment() -> str:
 
 
 def log_outcome(run_id: str, model_uri: str, tags: dict[str, Any]) -> None:
-    """Keep with the run what registering its model takes: the model's URI and the version's tags."""
+    """Keep with the run what registering its model takes: the model's URI and the version's tags.
+
+    The last thing a training writes into its run: nothing is uploaded again once it is there.
+    """
     with registry_errors("log a run"):
         client().set_tag(run_id, OUTCOME, json.dumps({"uri": model_uri, "tags": {k: str(v) for k, v in tags.items()}}))
+
+
+def finished(run_id: str) -> bool:
+    """Has a run its outcome already? Then only registering it is left."""
+    with registry_errors("read a run"):
+        return OUTCOME in client().get_run(run_id).data.tags
+
+
+def test_metrics(run_id: str) -> dict[str, float]:
+    """A run's figures on the test split, as its training logged them, without `test_`; latency is left out."""
+    with registry_errors("read a run"):
+        logged = client().get_run(run_id).data.metrics
+    names = sorted(name for name in logged if name.startswith("test_") and name != "test_latency_ms")
+    return {name.removeprefix("test_"): logged[name] for name in names}
 
 
 def register(run_id: str, alias: str | None = None) -> int:
     """Make a run's model a version of the detector; the version. A run makes one version only.
 
     Args:
-        alias: set on the version, too.
+        alias: set on the version, too, unless it is the champion.
     """
     import mlflow
 
@@ -174,16 +200,16 @@ def register(run_id: str, alias: str | None = None) -> int:
         if not made:
             outcome = json.loads(api.get_run(run_id).data.tags[OUTCOME])
             made = [int(mlflow.register_model(outcome["uri"], MODEL_NAME, tags=outcome["tags"]).version)]
-        if alias:
+        if alias and "champion" not in api.get_model_version(MODEL_NAME, str(made[0])).aliases:
             api.set_registered_model_alias(MODEL_NAME, alias, str(made[0]))
         return made[0]
 
 
-def find_version(reference: str, option: str) -> tuple[int, str]:
-    """Number and topology of a model version, from its number or alias as given to an option of the command line.
+def find_version(reference: str, option: str) -> tuple[int, dict[str, Any]]:
+    """Number and shape (topology, image_size) of a version, from its number or alias as given on the command line.
 
     Raises:
-        ConfigurationError: no such version; RegistryError: MLflow is unreachable.
+        ConfigurationError: no such version, or not one of ours; RegistryError: MLflow is unreachable.
     """
     from mlflow.exceptions import MlflowException
 
@@ -192,12 +218,15 @@ def find_version(reference: str, option: str) -> tuple[int, str]:
         try:
             if not reference.isdigit():
                 reference = api.get_model_version_by_alias(MODEL_NAME, reference).version
-            tags = api.get_model_version(MODEL_NAME, reference).tags
+            found = api.get_model_version(MODEL_NAME, reference)
         except MlflowException as exc:
             if exc.error_code not in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
                 raise
             raise ConfigurationError(f"{option}: {MODEL_NAME} has no version or alias {reference!r}") from exc
-    return int(reference), tags["topology"]
+        params = api.get_run(found.run_id).data.params if found.run_id else {}
+    if "topology" not in found.tags:
+        raise ConfigurationError(f"{option}: version {reference} has no tag `topology`; `cifake train` made none such")
+    return int(reference), {"topology": found.tags["topology"], "image_size": int(params.get("image_size", SIZE))}
 
 
 def load_model(version: int, topology: str | None = None) -> keras.Model:

@@ -24,7 +24,7 @@ def _render(trained: Any) -> str:
 @verb("train", render=_render)
 @_DATASET
 @click.option(
-    "--recipe", metavar="NAME|FILE", help="Named options: house-s, house-m, harden, or a YAML file of your own."
+    "--recipe", metavar="NAME|FILE", help="Named options: house-s, house-m, zoo, harden, or a YAML file of your own."
 )
 @click.option(
     "--start",
@@ -44,7 +44,7 @@ def _render(trained: Any) -> str:
 @click.option("--epochs", type=click.IntRange(min=0), help="Passes over the images; 5 without a recipe.")
 @click.option("--patience", type=click.IntRange(min=0), help="Stop after so many epochs without a lower loss.")
 @click.option("--batch-size", type=click.IntRange(min=1), help="Images per step; 32 without a recipe.")
-@click.option("--learning-rate", type=float, help="Adam's largest step; 0.001 without a recipe.")
+@click.option("--learning-rate", type=float, help="The optimizer's largest step; 0.001 without a recipe.")
 @click.option("--seed", type=click.IntRange(0, 2**32 - 1), help="Weights, order and changes of images; 0 by default.")
 @click.option(
     "--image-size",
@@ -72,8 +72,8 @@ def train(version: str, recipe: str | None, starts: tuple[str, ...], teachers: t
 
     given = {name: value for name, value in given.items() if value is not None}
     if starts:
-        numbers, topologies = zip(*(find_version(each, "--start") for each in starts), strict=True)
-        given = {"start": numbers, "topology": topologies[0]} | given
+        numbers, shapes = zip(*(find_version(each, "--start") for each in starts), strict=True)
+        given = {"start": numbers, **shapes[0]} | given
     if teachers:
         given["teachers"] = tuple(find_version(each, "--teacher")[0] for each in teachers)
     wanted = options(recipe, **given)

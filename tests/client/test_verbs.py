@@ -119,9 +119,9 @@ def test_a_wrong_path_is_one_line_and_exit_2(
     assert result.stderr.count("\n") == 1
 
 
-def test_an_unreachable_service_is_one_line_and_exit_2(photos: Path) -> None:
+def test_an_unreachable_service_is_one_line_and_exit_3(photos: Path) -> None:
     result = run("classify", photos, "--service", "http://127.0.0.1:9")
-    assert result.exit_code == 2
+    assert result.exit_code == 3
     assert "is it up?" in result.stderr
     assert result.stderr.count("\n") == 1
 

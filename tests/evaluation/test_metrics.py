@@ -111,3 +111,11 @@ def test_mcnemar_is_the_exact_binomial_tail(better: int, worse: int) -> None:
 
     expected = stats.binom.sf(better - 1, better + worse, 0.5) if better + worse else 1
     assert metrics.mcnemar(better, worse) == pytest.approx(expected)
+
+
+def test_a_paired_test_tells_a_loss_from_chance(rng):
+    noise = rng.normal(0, 1, 200)
+    assert metrics.paired_p(noise - noise.mean()) == pytest.approx(0.5)
+    assert metrics.paired_p(noise - 0.5) < 1e-4
+    assert metrics.paired_p(noise + 0.5) > 0.99
+    assert [metrics.paired_p(np.full(n, change)) for n, change in ((1, -0.1), (1, 0.1), (9, 0.0))] == [0, 1, 1]

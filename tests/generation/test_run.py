@@ -6,6 +6,7 @@ import subprocess
 import threading
 import time
 from functools import cache
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -18,6 +19,7 @@ from cifake_core.generation.workers import run_plan
 from cifake_core.images import codec, records
 from cifake_core.settings import FAKE
 from tests.generation.conftest import CIFAKE, contents, last_json
+from tests.waiting import wait_for
 
 ORDER = ("--train-rows", 30, "--test-rows", 10, "--seed", 5, "--json")
 
@@ -110,6 +112,16 @@ def test_shards_drawn_one_by_one_give_the_same_bytes_and_are_skipped_when_done(s
     assert (again.rows, again.drawn, again.images_per_second) == (3, 0, 0.0)
 
 
+def test_parts_that_a_killed_run_left_beside_a_finished_shard_are_removed(store):
+    made = plan.make("embedded", 10, 0)
+    shard = made.shards[0]
+    run_shard(store, made, shard, embedded)
+    part = f"{made.folder}/parts/{shard.name}/000000.parquet"
+    store.write(part, store.read(f"{made.folder}/{shard.name}.parquet"))
+    run_shard(store, made, shard, embedded)
+    assert not store.exists(part)
+
+
 @pytest.mark.parametrize("workers", [1, 2])
 def test_a_run_killed_inside_a_shard_goes_on_and_ends_in_the_same_bytes(run, home, undisturbed, workers):
     command = [CIFAKE, "generate", *map(str, ORDER), "--batch", "1", "--workers", str(workers)]
@@ -128,6 +140,20 @@ def test_a_run_killed_inside_a_shard_goes_on_and_ends_in_the_same_bytes(run, hom
     assert done["rows"] == 40
     assert sum(shard["resumed"] for shard in done["shards"]) >= 1
     assert contents(store) == undisturbed
+
+
+def test_a_killed_worker_is_one_line_of_advice(home):
+    command = [CIFAKE, "generate", "--train-rows", "2000", "--test-rows", "0", "--batch", "1", "--workers", "2"]
+    environment = os.environ | {"CIFAKE_HOME": str(home)}
+    process = subprocess.Popen(command, env=environment, text=True, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    wait_for(lambda: list(home.glob("store/generation/*/parts/*/*.parquet")), 120)
+    children = " ".join(each.read_text() for each in Path(f"/proc/{process.pid}/task").glob("*/children")).split()
+    worker = next(child for child in children if b"spawn_main" in Path(f"/proc/{child}/cmdline").read_bytes())
+    os.kill(int(worker), signal.SIGKILL)
+    said = process.communicate(timeout=60)[1]
+    assert process.returncode == 2
+    assert said.splitlines()[-1].endswith("run it again with fewer --workers, or a smaller --batch")
+    assert "Traceback" not in said
 
 
 def test_a_damaged_part_is_drawn_again(store, undisturbed):
@@ -169,6 +195,15 @@ def test_a_device_without_room_for_one_image_is_an_error_that_says_so(store):
         run_shard(store, made, made.shards[0], lambda: Limited(0))
 
 
+def test_a_generator_that_does_not_fit_the_device_is_an_error_that_says_so(store):
+    def too_large():
+        raise DeviceMemoryError("out of memory\nin an allocator")
+
+    made = plan.make("embedded", 20, 0)
+    with pytest.raises(CifakeError, match=r"^embedded does not fit the memory here \(out of memory\); free some"):
+        run_shard(store, made, made.shards[0], too_large)
+
+
 def test_a_flagged_image_is_drawn_from_the_next_seed_and_counted(store):
     made = plan.make("embedded", 80, 0)
     shard = made.shards[2]
@@ -192,7 +227,7 @@ def test_a_prompt_that_is_always_flagged_ends_with_advice(store):
 
 def test_a_plan_for_other_weights_is_refused(store):
     made = plan.make("embedded", 10, 0).model_copy(update={"model_revision": "0123456789ab"})
-    with pytest.raises(ModelError, match=r"weights 0123456789ab, here are .*; make a new plan"):
+    with pytest.raises(ModelError, match=r"revision 0123456789ab of embedded, here is .*; make a new plan"):
         run_plan(store, made)
 
 

@@ -106,6 +106,29 @@ def test_a_truncated_weights_folder_is_one_clear_line(torch_run, tiny_model, tmp
     assert "Traceback" not in done.stderr
 
 
+NO_MEMORY = """
+import diffusers, torch
+from cifake_core.cli import main
+
+def full(*arguments, **more):
+    raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB.")
+
+diffusers.AutoPipelineForText2Image.from_pretrained = full
+main()
+"""
+
+
+def test_a_model_too_large_for_the_device_is_not_called_damaged(torch_forks, home, tiny_model, tmp_path):
+    script = tmp_path / "no_memory.py"
+    script.write_text(NO_MEMORY)
+    where = {"CIFAKE_HOME": str(home), "CIFAKE_GENERATOR_WEIGHTS": str(tiny_model)}
+    done = torch_forks(script, "generate", "--generator", "sd-turbo", "--train-rows", 1, "--test-rows", 0, **where)
+    assert (done.returncode, done.stdout) == (2, "")
+    said = done.stderr.splitlines()[-1]
+    assert said.startswith("cifake generate: sd-turbo does not fit the memory here (CUDA out of memory.")
+    assert "Traceback" not in done.stderr
+
+
 @pytest.mark.parametrize("generator", [SD, "sd-turbo"], ids=["pinned to a commit", "on a branch"])
 def test_without_a_hub_and_without_weights_it_says_where_to_put_them(torch_run, generator):
     done = torch_run("--generator", generator, "--train-rows", 1, "--test-rows", 0)

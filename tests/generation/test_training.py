@@ -8,7 +8,7 @@ import pytest
 
 from cifake_core.generation import embedded, fidelity, generators
 from cifake_core.generation.generators import Request
-from tests.generation.conftest import last_json
+from tests.generation.conftest import contents, last_json
 
 ROWS = 500
 
@@ -54,6 +54,31 @@ def test_a_trained_generator_is_gone_on_with_exported_drawn_with_and_judged(on_f
     assert judged["nearest_smallest"] <= judged["nearest_training"]
     assert json.loads((card / "card.json").read_text()) == judged
     assert {path.name for path in card.iterdir()} == {"card.json", "card.md", "classes.png", "nearest.png"}
+
+
+def test_latents_follow_the_autoencoder_until_a_denoiser_has_learnt_them(on_few, torch_run, image_source, tmp_path):
+    def train(autoencoder_steps, steps):
+        return on_few("train", "--folder", tmp_path, "--autoencoder-steps", autoencoder_steps, "--steps", steps)
+
+    last_json(train(1, 0))
+    first = (tmp_path / "latents.npz").read_bytes()
+    last_json(train(1, 0))
+    assert (tmp_path / "latents.npz").read_bytes() == first
+    last_json(train(2, 1))
+    assert (tmp_path / "latents.npz").read_bytes() != first
+
+    before = contents(tmp_path)
+    refused = train(3, 2)
+    assert (refused.returncode, refused.stdout) == (2, "")
+    assert "the denoiser was trained on latents of 2 autoencoder steps" in refused.stderr.splitlines()[-1]
+    order = ("train", "--folder", tmp_path, "--autoencoder-steps", 2, "--steps", 2, "--threads", 1)
+    refused = torch_run(*order, CIFAKE_DATA=image_source)
+    assert "the denoiser was trained on latents of other images" in refused.stderr.splitlines()[-1]
+    refused = on_few(*order, "--seed", 1)
+    assert refused.stderr.splitlines()[-1].endswith("trained with --seed 0; go on with that, or give another --folder")
+    assert contents(tmp_path) == before
+    told = last_json(train(1, 0))
+    assert (told["autoencoder_steps"], told["steps"]) == (2, 1)
 
 
 def test_export_before_training_says_what_to_run(on_few, tmp_path):

@@ -31,9 +31,9 @@ def answer(result: Result) -> dict:
     return json.loads(result.stdout.strip().splitlines()[-1])
 
 
-def refusal(result: Result) -> str:
+def refusal(result: Result, code: int = 2) -> str:
     """The one line a user reads."""
-    assert result.exit_code == 2, result.output
+    assert result.exit_code == code, result.output
     assert "Traceback" not in result.output
     (line,) = [line for line in result.stderr.splitlines() if line.startswith("cifake ")]
     return line
@@ -74,12 +74,14 @@ def test_collections_build_the_same_rows_as_the_source_itself(cifake, store):
     assert answer(cifake("data", "build", *urls, "--train-rows", "40", "--test-rows", "20", "--json"))["rows"] == 60
 
 
-def test_only_fake_given_takes_real_from_the_source(cifake, store, make_table):
+@pytest.mark.parametrize("sizes", [("--train-rows", "40", "--test-rows", "40"), ()])
+def test_only_fake_given_takes_as_many_real_from_the_source(cifake, store, make_table, sizes):
     fake = make_table(80).filter([number % 2 == 0 for number in range(80)])
     made = collection.write(store, "noise", {"train": fake.slice(0, 20), "test": fake.slice(20)}, ("made of noise",))
-    sizes = ("--train-rows", "40", "--test-rows", "40")
     built = answer(cifake("data", "build", "--fake", made.rows_url, *sizes, "--json"))
     assert built["generators"]["test"] == {"noise": 20}
+    assert built["counts"]["test"] == {"FAKE": 20, "REAL": 20}
+    assert built["rows"] == 80
     assert "made of noise" in built["notes"]
     assert built["parameters"]["inputs"]["FAKE"] == [made.rows_url.rsplit("/", 1)[1]]
 
@@ -184,7 +186,7 @@ def test_fake_rows_given_as_real_are_refused(cifake, store, make_table):
 def test_a_disk_that_fills_up_is_one_line(cifake, monkeypatch, small_disk):
     monkeypatch.setenv("CIFAKE_STORE", small_disk.as_uri())
     settings.cache_clear()
-    line = refusal(cifake("data", "build", "--train-rows", "2000", "--test-rows", "200"))
+    line = refusal(cifake("data", "build", "--train-rows", "2000", "--test-rows", "200"), code=3)
     assert "disk full: free some space and run it again" in line
 
 

@@ -9,8 +9,10 @@ import pytest
 
 from cifake_core.errors import ConfigurationError, ModelError
 from cifake_core.mlflow_client import client
+from cifake_core.registry import history
 from cifake_core.registry.policy import POLICY, load_policy
 from cifake_core.registry.promotion import promote
+from cifake_core.registry.ship import import_shipped
 from tests.registry import voting
 from tests.registry.conftest import Field
 from tests.registry.voting import say_validated, share
@@ -121,7 +123,7 @@ def test_an_unknown_threshold_is_refused(tmp_path: Path) -> None:
         (POLICY.read_text().replace("floor:", "flor:"), "flor"),
         (POLICY.read_text().replace("floor: 0.60", "floor: 60"), "accuracy.floor"),
         (POLICY.read_text().replace("method: gradcam", "method: attention-rollout"), "no method that explains any"),
-        ("[", "cannot be read"),
+        ("[", "not a readable YAML file"),
     ):
         (tmp_path / "gates.yaml").write_text(text)
         with pytest.raises(ConfigurationError, match=problem):
@@ -133,6 +135,22 @@ def test_a_slice_the_policy_names_must_have_been_measured(field: MakeField, poli
     promote("1")
     policy.write_text(policy.read_text().replace("overrides: {}", "overrides: {'unseen:gan': 0.02}"))
     assert ["not measured: unseen:gan" in why for why in _refused()] == [True]
+
+
+def test_the_detector_that_ships_is_judged_without_a_lineage_in_this_registry(field: MakeField) -> None:
+    f = field(share(0.6))
+    number = import_shipped()["version"]
+    promote(str(number), dataset_version=f.manifest.version)  # images of a test's make: it may well be refused
+    assert not {"lineage", "validated"} & set(history.read(f.store, 1).failed)
+
+
+def test_reasons_too_long_for_mlflows_tables_are_shortened_there(field: MakeField) -> None:
+    f = field(share(0.9))
+    reason = "because " * 1000
+    promote("1", reason=reason)
+    found = client().get_model_version("cifake-detector", "1")
+    assert max(len(found.description), len(found.tags["decision_reason"])) <= 5000
+    assert history.read(f.store, 1).reason == reason
 
 
 def test_the_shipped_policy_is_readable() -> None:

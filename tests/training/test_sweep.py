@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from cifake_core.errors import ConfigurationError, RegistryError
+from cifake_core.errors import ConfigurationError
 from cifake_core.mlflow_client import client
 from cifake_core.registry import artifacts
 from cifake_core.settings import settings
@@ -95,6 +95,7 @@ def test_a_training_stops_when_the_loss_has_settled(swept):
         ("extractors: {filters: [2], convolutions: [1]}\nheds: {}", "heds: Extra inputs are not permitted"),
         ("extractors: {filters: [], convolutions: [1]}", "extractors.filters: List should have at least 1 item"),
         ("extractors: {filters: [2], convolutions: [1]}\noptions: {epoch: 1}", "options.epoch: Extra inputs"),
+        ("extractors: {filters: [99999], convolutions: [1]}", "no topology 'conv99999x1'"),
         ("[", "not a readable YAML file"),
     ],
 )
@@ -110,8 +111,14 @@ def test_a_bad_grid_is_named_before_anything_is_trained(tmp_path, text, complain
 
 def test_a_run_that_is_no_sweep_is_told(swept):
     _, _, _, result = swept
-    with pytest.raises(RegistryError, match="is not a sweep"):
+    with pytest.raises(ConfigurationError, match="is not a sweep"):
         sweep.heads(result.members[0].run_id)
+
+
+def test_a_network_outside_the_grid_is_refused(swept):
+    _, _, _, result = swept
+    with pytest.raises(ConfigurationError, match="'house-s' is not in the grid"):
+        sweep.member(Store(), result.sweep, "house-s")
 
 
 def test_the_paper_grid_is_twelve_extractors_and_twenty_four_heads():

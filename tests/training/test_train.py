@@ -18,7 +18,7 @@ from cifake_core.mlflow_client import client
 from cifake_core.registry import artifacts
 from cifake_core.settings import MODEL_NAME, settings
 from cifake_core.storage import Store
-from cifake_core.training import topologies
+from cifake_core.training import topologies, tracking
 from cifake_core.training.epochs import Arrays
 from cifake_core.training.options import Options, fingerprint
 from cifake_core.training.tracking import find_version
@@ -114,6 +114,26 @@ def test_the_same_training_again_gives_the_same_metrics_and_graphs_as_a_new_vers
     assert not list((home / "training").iterdir())
 
 
+def test_a_training_killed_after_it_registered_leaves_its_version_as_it_is(trained, monkeypatch):
+    _, manifest, _ = trained
+    options = OPTIONS.model_copy(update={"seed": 6, "epochs": 1})
+    register = tracking.register
+
+    def killed(run_id):
+        register(run_id)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(tracking, "register", killed)
+        with pytest.raises(KeyboardInterrupt):
+            train(Store(), manifest.version, options)
+    before = versions()
+    result = train(Store(), manifest.version, options)
+    assert versions() == before
+    assert result.model_version == max(before)
+    bundle.Detector(artifacts.fetch(artifacts.resolve(str(result.model_version))))
+
+
 def test_a_network_whose_graphs_disagree_is_not_registered(trained, monkeypatch):
     import tensorflow as tf
     from keras import layers
@@ -164,7 +184,7 @@ def test_an_unreachable_mlflow_is_one_line_before_training_starts(store, home, m
         nobody = f"http://127.0.0.1:{silent.getsockname()[1]}"
         environment = os.environ | {"MLFLOW_TRACKING_URI": nobody}
         done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
-    assert done.returncode == 2
+    assert done.returncode == 3
     assert done.stderr.startswith(f"cifake train: cannot find the experiment at {nobody}: no answer")
     assert done.stderr.count("\n") == 1
     assert not list(home.rglob("checkpoint*"))
@@ -190,7 +210,7 @@ def test_a_wrong_option_is_one_line_and_exit_code_2(arguments, message):
 def test_a_training_goes_on_from_a_registered_version(trained):
     _, manifest, result = trained
     client().set_registered_model_alias(MODEL_NAME, "champion", str(result.model_version))
-    assert find_version("champion", "--start") == (result.model_version, "bird-lotfi")
+    assert find_version("champion", "--start") == (result.model_version, {"topology": "bird-lotfi", "image_size": 32})
     still = Options(**{**OPTIONS.model_dump(), "start": (result.model_version,), "epochs": 1, "learning_rate": 1e-12})
     again = train(Store(), manifest.version, still)
     assert again.model_version != result.model_version
@@ -223,6 +243,9 @@ def test_a_version_to_start_from_must_exist_and_fit(trained):
     _, manifest, result = trained
     with pytest.raises(ConfigurationError, match="no version or alias '99'"):
         find_version("99", "--start")
+    larger = Options(topology="bird-lotfi", epochs=1, start=(result.model_version,), image_size=64)
+    with pytest.raises(ConfigurationError, match="do not fit 'bird-lotfi' at 64 pixels a side"):
+        train(Store(), manifest.version, larger)
     other = Options(topology="seed", epochs=1, start=(result.model_version,))
     with pytest.raises(ConfigurationError, match="is a 'bird-lotfi': its weights do not fit a 'seed'"):
         train(Store(), manifest.version, other)
