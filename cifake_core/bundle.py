@@ -104,9 +104,9 @@ class Detector:
 
         self.folder = folder
         try:
-            self.info = BundleInfo.model_validate_json((folder / FILE).read_text())
-        except FileNotFoundError as exc:
-            raise ModelError(f"{folder}: no {FILE}; not a model bundle") from exc
+            self.info = BundleInfo.model_validate_json((folder / FILE).read_bytes())
+        except OSError as exc:
+            raise ModelError(f"{folder}: no readable {FILE}; not a model bundle") from exc
         except ValidationError as exc:
             raise ModelError(
                 f"{folder / FILE}: not a bundle this version of cifake reads ({exc.errors()[0]['msg']})"
@@ -131,7 +131,7 @@ class Detector:
         with np.load(folder / "parity.npz") as parity:
             images, recorded = parity["images"], parity["probability_real"]
         worst = float(np.abs(self.probability_real(images) - recorded).max())
-        if worst > PARITY_TOLERANCE:
+        if not worst <= PARITY_TOLERANCE:  # NaN is not
             raise ModelError(f"{folder}: scores its parity examples {worst:.2g} away from the recorded probabilities")
 
     def _reference(self) -> ReferenceProfile | None:

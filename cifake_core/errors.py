@@ -33,6 +33,12 @@ class StoreError(OutOfReachError):
     """The object store refused a read or a write (permissions, disk full, unreachable)."""
 
 
+class NoSuchObjectError(StoreError):
+    """The object store answers, and has no such object."""
+
+    exit_code = 2
+
+
 class RegistryError(OutOfReachError):
     """MLflow is unreachable, or has no such model version or alias."""
 

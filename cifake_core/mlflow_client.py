@@ -24,7 +24,11 @@ def registry_errors(what: str) -> Iterator[None]:
 
     try:
         yield
-    except (MlflowException, RequestException) as exc:
+    except Exception as exc:
+        # A database that cannot be opened, or whose driver is missing, is told by sqlalchemy's errors or Python's own.
+        database = type(exc).__module__.startswith("sqlalchemy") or isinstance(exc, ModuleNotFoundError)
+        if not (database or isinstance(exc, (MlflowException, RequestException))):
+            raise
         first = (str(exc) or type(exc).__name__).splitlines()[0][:300]
         if "Max retries" in first or "Failed to establish" in first:
             first = "no answer; is MLflow up? (`make up`, or unset MLFLOW_TRACKING_URI)"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import logging
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
@@ -27,7 +28,7 @@ def push(job: str, registry: CollectorRegistry, grouping: Mapping[str, str] | No
         return False
     try:
         push_to_gateway(gateway, job=job, registry=registry, grouping_key=dict(grouping or {}), timeout=SECONDS)
-    except OSError as exc:
+    except (OSError, http.client.HTTPException, ValueError) as exc:
         log.warning("%s: the push gateway took no figures (%s)", gateway, exc)
         return False
     return True

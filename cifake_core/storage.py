@@ -14,7 +14,7 @@ from urllib.parse import unquote
 
 import fsspec
 
-from cifake_core.errors import ConfigurationError, StoreError
+from cifake_core.errors import ConfigurationError, NoSuchObjectError, StoreError
 from cifake_core.settings import settings
 
 
@@ -151,7 +151,7 @@ class Store:
         try:
             return action()
         except FileNotFoundError as exc:
-            raise StoreError(f"{self.url_of(name)}: no such object") from exc
+            raise NoSuchObjectError(f"{self.url_of(name)}: no such object") from exc
         except OSError as exc:
             full = exc.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
             hint = " (disk full: free some space and run it again)" if full else ""

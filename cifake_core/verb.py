@@ -7,6 +7,7 @@ import json
 import logging
 import signal
 import sys
+import traceback
 from collections.abc import Callable, Iterable
 from typing import Any, TypeVar, cast
 
@@ -16,6 +17,7 @@ from pydantic import BaseModel
 from cifake_core.errors import CheckFailedError, CifakeError
 
 T = TypeVar("T")
+DEFECT = 4  # exit code of what should not happen: Python's own 1 would say that a check said no
 
 
 def verb(name: str, render: Callable[[Any], str] | None = None, **attributes: Any) -> Callable[..., click.Command]:
@@ -30,7 +32,11 @@ def verb(name: str, render: Callable[[Any], str] | None = None, **attributes: An
         @click.command(name, **attributes)
         @click.option("--json", "as_json", is_flag=True, help="Print one JSON object on the last line of stdout.")
         @click.option(
-            "--result", "result_url", metavar="URL", help="Also write the JSON object to this object-store URL."
+            "--result",
+            "result_url",
+            metavar="URL",
+            callback=_an_object,
+            help="Also write the JSON object to this object-store URL.",
         )
         @functools.wraps(function)
         def command(as_json: bool, result_url: str | None, **options: Any) -> None:
@@ -38,6 +44,8 @@ def verb(name: str, render: Callable[[Any], str] | None = None, **attributes: An
             signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
             code = 0
             try:
+                if result_url:
+                    _write(result_url, None)  # of an earlier try
                 try:
                     result = function(**options)
                 except CheckFailedError as exc:
@@ -45,13 +53,15 @@ def verb(name: str, render: Callable[[Any], str] | None = None, **attributes: An
                     result, code = exc.result, exc.exit_code
                 plain = result.model_dump(mode="json") if isinstance(result, BaseModel) else result
                 if result_url and plain is not None:
-                    from cifake_core.storage import Store
-
-                    folder, _, file = result_url.rpartition("/")
-                    Store(folder).write(file, json.dumps(plain).encode())
+                    _write(result_url, json.dumps(plain).encode())
             except CifakeError as exc:
                 click.echo(f"cifake {name}: {exc}", err=True)
                 sys.exit(exc.exit_code)
+            except (click.ClickException, click.Abort, click.exceptions.Exit):
+                raise
+            except Exception:
+                traceback.print_exc()
+                sys.exit(DEFECT)
             except KeyboardInterrupt:
                 click.echo(f"cifake {name}: interrupted; nothing half-done was kept, run it again to go on", err=True)
                 sys.exit(130)
@@ -64,6 +74,22 @@ def verb(name: str, render: Callable[[Any], str] | None = None, **attributes: An
         return cast(click.Command, command)
 
     return wrap
+
+
+def _an_object(context: click.Context, parameter: click.Parameter, url: str | None) -> str | None:
+    if url and not url.rpartition("/")[0]:
+        raise click.BadParameter(f"{url!r} is no URL of an object, such as file:///tmp/result.json")
+    return url
+
+
+def _write(url: str, data: bytes | None) -> None:
+    from cifake_core.storage import Store
+
+    folder, _, file = url.rpartition("/")
+    if data is None:
+        Store(folder).delete(file)
+    else:
+        Store(folder).write(file, data)
 
 
 def progress(items: Iterable[T], what: str, total: int | None = None, unit: str = "it") -> Iterable[T]:

@@ -9,7 +9,7 @@ from steps import step
 DOC = """
 ### Train against a generator whose images get past the detector
 
-prepare → validate → train → evaluate → promote, if the gate allows → report.
+prepare → validate → train → promote, if the gate allows → report.
 
 `prepare` measures how many of the images pass as REAL today, puts part of them into the train split of a new dataset
 version and the rest into its test split. `report` says how many pass afterwards, and what became of the accuracy on
@@ -29,7 +29,12 @@ CHAMPION = "{{ ti.xcom_pull(task_ids='prepare', key='before')['model_version'] }
     tags=["cifake", "monitoring"],
     doc_md=DOC,
     params={
-        "images": Param(type="string", minLength=1, pattern="^[^-]", description="A folder, or a Parquet file."),
+        "images": Param(
+            type="string",
+            minLength=1,
+            pattern="^[^-]",
+            description="A folder or Parquet file, or its URL: what a step can reach.",
+        ),
         "generator": Param("new-generator", **NAME, description="What to call it in the lineage."),
         "train_rows": Param(128, type="integer", minimum=1, description="Of its images to train on."),
         "recipe": Param("harden", **NAME, description="How to train; see docs/training.md."),

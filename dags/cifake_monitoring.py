@@ -29,21 +29,25 @@ NAME = {"type": "string", "pattern": "^[A-Za-z0-9][A-Za-z0-9._-]*$"}
     doc_md=DOC,
     params={
         "images": Param(
-            "", type="string", pattern="^[^-]?", description="Collected images of a new generator, if any."
+            "", type="string", pattern="^([^-].*)?$", description="Collected images of a new generator, if any."
         ),
         "generator": Param("embedded", **NAME, description="Their generator; without images, the one to draw with."),
     },
 )
 def cifake_monitoring() -> None:
     """Decide, and trigger at most one DAG."""
-    watch = step("watch", "watch", doc_md="What do the figures ask for?")
+    watch = step("watch", "watch", "--run", "{{ run_id }}", doc_md="What do the figures ask for?")
     harden = TriggerDagRunOperator(
         task_id="harden",
         trigger_dag_id="cifake_harden",
         conf={"images": "{{ params.images }}", "generator": "{{ params.generator }}"},
+        doc_md="Trains against the collected images; `generator` must be new to the champion's data.",
     )
     renew = TriggerDagRunOperator(
-        task_id="renew", trigger_dag_id="cifake_dataset", conf={"generator": "{{ params.generator }}"}
+        task_id="renew",
+        trigger_dag_id="cifake_dataset",
+        conf={"generator": "{{ params.generator }}"},
+        doc_md="Draws a new dataset version, which starts a training.",
     )
     which(watch.output["action"], "{{ params.images }}") >> [harden, renew]
 

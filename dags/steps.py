@@ -21,7 +21,11 @@ from cifake_core.errors import ConfigurationError
 from cifake_core.settings import CHECKOUT, settings
 
 CHECK_FAILED = 1  # a verb's exit code when a gate or a validation said no: trying again would say no again
-RETRIES = {"retries": 1, "retry_delay": timedelta(seconds=10)}
+WRONGLY_CALLED = 2  # or a setting or the data are wrong: that does not pass either
+RETRIES = {
+    "retries": 3,
+    "retry_delay": timedelta(seconds=20),
+}  # a restarted MLflow is back by then
 
 # A run id may hold any character; an object's name had better not.
 _RUN = "{{ dag.dag_id }}/{{ run_id | replace(':', '-') | replace('+', '-') }}"
@@ -93,7 +97,9 @@ def conclude(exit_code: int, last_line: str, result_url: str) -> dict[str, Any]:
 
     folder, _, name = result_url.rpartition("/")
     store = Store(folder)
-    # A crash exits with 1 too, but leaves no result.
+    if exit_code == WRONGLY_CALLED:
+        raise AirflowFailException(f"exit code {exit_code}: {last_line}")
+    # A Python that cannot even start exits with 1 too, but leaves no result.
     if exit_code not in (0, CHECK_FAILED) or not store.exists(name):
         raise AirflowException(f"exit code {exit_code}: {last_line}")
     result: dict[str, Any] = json.loads(store.read(name))

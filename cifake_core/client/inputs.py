@@ -19,25 +19,28 @@ def expand(names: Sequence[str]) -> list[str]:
     """
     found: list[str] = []
     for name in names:
-        path = Path(name)
-        if "://" in name:
-            found.append(name)
-        elif path.is_dir():
-            inside = sorted(
-                str(file)
-                for file in path.rglob("*")
-                if file.suffix.lower() in SUFFIXES
-                and file.is_file()
-                and not any(part.startswith(".") for part in file.relative_to(path).parts)
-            )
-            if not inside:
-                raise DataNotFoundError(f"{name}: no {', '.join(SUFFIXES)} files in this folder")
-            found += inside
-        elif path.is_file():
-            found.append(name)
-        else:
-            raise DataNotFoundError(f"{name}: no such file or folder")
+        try:
+            found += [name] if "://" in name else _expand(Path(name), name)
+        except OSError as exc:
+            raise DataNotFoundError(f"{name}: cannot be read: {exc.strerror or exc}") from exc
     return found
+
+
+def _expand(path: Path, name: str) -> list[str]:
+    if path.is_file():
+        return [name]
+    if not path.is_dir():
+        raise DataNotFoundError(f"{name}: no such file or folder")
+    inside = sorted(
+        str(file)
+        for file in path.rglob("*")
+        if file.suffix.lower() in SUFFIXES
+        and file.is_file()
+        and not any(part.startswith(".") for part in file.relative_to(path).parts)
+    )
+    if not inside:
+        raise DataNotFoundError(f"{name}: no {', '.join(SUFFIXES)} files in this folder")
+    return inside
 
 
 def read(name: str) -> bytes:

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from cifake_core.client import inputs
 from cifake_core.errors import ConfigurationError, ImageRejectedError
 from cifake_core.settings import LABELS
 from cifake_core.storage import Store
 from cifake_core.verb import progress
+
+if TYPE_CHECKING:
+    from cifake_core.client.answers import ExplainOptions
 
 
 def explain(
@@ -28,9 +31,18 @@ def explain(
     Raises:
         DataNotFoundError, ConfigurationError, RegistryError, ModelError, ServiceError, StoreError.
     """
+    from pydantic import ValidationError
+
+    from cifake_core.client.answers import ExplainOptions
+
     paths = inputs.expand(names)
     several = len(paths) > 1 or out.is_dir()
-    draw = _by_service(service, options) if service else _here(champion, options)
+    try:
+        chosen = ExplainOptions(**options)
+    except ValidationError as exc:
+        problem = exc.errors()[0]
+        raise ConfigurationError(f"--{problem['loc'][0]}: {problem['msg']}") from exc
+    draw = _by_service(service, options) if service else _here(champion, chosen)
     written: dict[str, str] = {}
     failed: dict[str, str] = {}
     for path in progress(paths, "explaining", unit="image"):
@@ -58,21 +70,14 @@ def _by_service(url: str, options: dict[str, Any]) -> Callable[[bytes], bytes]:
     return lambda data: client.explain(data, **options)
 
 
-def _here(champion: str, options: dict[str, Any]) -> Callable[[bytes], bytes]:
+def _here(champion: str, chosen: ExplainOptions) -> Callable[[bytes], bytes]:
     import numpy as np
-    from pydantic import ValidationError
 
     from cifake_core.bundle import Detector
-    from cifake_core.client.answers import ExplainOptions
     from cifake_core.explain import explainer, overlay
     from cifake_core.images import codec
     from cifake_core.registry.artifacts import fetched
 
-    try:
-        chosen = ExplainOptions(**options)
-    except ValidationError as exc:
-        problem = exc.errors()[0]
-        raise ConfigurationError(f"--{problem['loc'][0]}: {problem['msg']}") from exc
     detector = Detector(fetched(champion)[1])
     info = detector.info
     try:

@@ -11,11 +11,11 @@ from cifake_core.errors import ConfigurationError, DatasetError
 from cifake_core.generation import generators
 from cifake_core.generation.generators import Request
 from cifake_core.generation.prompts import Prompts
+from cifake_core.images.collection import PLAN_FILE
 from cifake_core.settings import CLASSES
 from cifake_core.storage import Store
 
 ROWS_PER_SHARD = 500
-FILE = "plan.json"
 TEST_SHARE = 6  # one image in six is for the test side, as in the paper: 50,000 + 10,000
 
 
@@ -131,7 +131,7 @@ def _shares(total: int, parts: int) -> list[int]:
 
 def save(store: Store, plan: Plan) -> str:
     """Put a plan into the store; returns its folder's URL."""
-    store.write(f"{plan.folder}/{FILE}", plan.model_dump_json(indent=2).encode())
+    store.write(f"{plan.folder}/{PLAN_FILE}", plan.model_dump_json(indent=2).encode())
     return store.url_of(plan.folder)
 
 
@@ -143,7 +143,7 @@ def load(store: Store, name: str) -> Plan:
         DatasetError: the file is not a plan this code reads.
     """
     name = name.rstrip("/").rsplit("/", 1)[-1]
-    file = f"generation/{name}/{FILE}"
+    file = f"generation/{name}/{PLAN_FILE}"
     if not store.exists(file):
         raise ConfigurationError(f"no plan {name!r} in {store.url}; make one with `cifake generate plan`")
     try:

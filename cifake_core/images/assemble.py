@@ -86,6 +86,11 @@ def build(
         if side == "train":  # a picture in both sides stays in test; told apart here so that counts come out as asked
             table = splits.without(table, tables["test"])
             left_out["also in test"] += sides[side].num_rows - table.num_rows
+        if rows != 0 and (missing := set(LABELS) - {LABELS[label] for label in table["label"].unique().to_pylist()}):
+            raise DataNotFoundError(
+                f"no {' and no '.join(sorted(missing))} images for the {side} side; "
+                f"give some, or build without that side: --{side}-rows 0"
+            )
         chosen = splits.choose(table, rows, seed, side)
         tables[side], refused = collection.canonical(chosen, skip_rejected)
         left_out += refused
@@ -132,15 +137,24 @@ def _inputs(
             for side in SIDES:
                 total = rows[side]
                 table = _read(source, side, label, None if total is None else -(-total // 2))
-                beside = sum(tables[side].num_rows for tables, _ in collections[1 - label] if side in tables)
-                if beside and total is None:
-                    table = splits.choose(table, None, seed, side).slice(0, beside)
+                if total is None and (others := collections[1 - label]):
+                    table = _beside(table, sum(t[side].num_rows for t, _ in others if side in t), seed, side)
                 parts[side].append(table)
         inputs[LABELS[label]] = [url.rstrip("/").rsplit("/", 1)[-1] for url in urls] or [source.name if source else ""]
     for side in SIDES:
         if not parts[side]:
             raise DataNotFoundError(f"none of the collections has {side} rows")
     return {side: pa.concat_tables(parts[side]) for side in SIDES}, list(dict.fromkeys(notes)), inputs
+
+
+def _beside(table: pa.Table, rows: int, seed: int, side: Side) -> pa.Table:
+    """At most so many rows, balanced over classes where there are enough of each."""
+    if rows >= table.num_rows:
+        return table
+    try:
+        return splits.choose(table, rows, seed, side) if rows else table.slice(0, 0)
+    except DataNotFoundError:
+        return splits.choose(table, None, seed, side).slice(0, rows)
 
 
 def _read(source: Source, side: Side, label: int, rows: int | None) -> pa.Table:

@@ -6,6 +6,7 @@ Any folder of Parquet files in `records.SCHEMA` whose names start with `train-` 
 from __future__ import annotations
 
 import hashlib
+import json
 from collections import Counter
 from collections.abc import Mapping
 
@@ -21,6 +22,7 @@ from cifake_core.verb import progress
 
 ROWS_PER_FILE = 20_000
 NOTES_FILE = "collection.json"
+PLAN_FILE = "plan.json"
 
 
 class Collection(BaseModel, frozen=True):
@@ -70,7 +72,7 @@ def read(url: str) -> tuple[dict[Side, pa.Table], list[str]]:
     """A collection's rows by side, and its notes.
 
     Raises:
-        DataNotFoundError: no Parquet files there that start with `train-` or `test-`.
+        DataNotFoundError: no Parquet files there that start with `train-` or `test-`, or not all of its plan.
         DatasetError: a file is damaged or in another schema.
     """
     store = Store(url)
@@ -83,7 +85,19 @@ def read(url: str) -> tuple[dict[Side, pa.Table], list[str]]:
     }
     if not any(tables.values()):
         raise DataNotFoundError(f"{url}: no collection there (no train-*.parquet or test-*.parquet)")
+    if missing := _planned(store) - set(files):
+        raise DataNotFoundError(
+            f"{url}: {len(missing)} of {len(missing) + len(files)} shards are not drawn yet; "
+            f"`cifake generate run --plan {url.rstrip('/').rsplit('/', 1)[-1]}` draws them"
+        )
     return {side: pa.concat_tables(parts) for side, parts in tables.items() if parts}, _notes(store)
+
+
+def _planned(store: Store) -> set[str]:
+    """The files that a generation's plan asks for; none where there is no plan."""
+    if not store.exists(PLAN_FILE):
+        return set()
+    return {f"{shard['name']}.parquet" for shard in json.loads(store.read(PLAN_FILE))["shards"]}
 
 
 def _notes(store: Store) -> list[str]:

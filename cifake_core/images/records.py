@@ -85,7 +85,11 @@ def from_parquet(data: bytes, name: str = "shard") -> pa.Table:
     except (pa.ArrowInvalid, OSError) as exc:
         raise DatasetError(f"{name}: not a readable Parquet file ({exc})") from exc
     if not table.schema.equals(SCHEMA):
-        raise DatasetError(f"{name}: columns are {table.column_names}, expected {SCHEMA.names}")
+        found, wanted = ({f.name: str(f.type) for f in schema} for schema in (table.schema, SCHEMA))
+        if table.column_names != SCHEMA.names:
+            raise DatasetError(f"{name}: columns are {table.column_names}, expected {SCHEMA.names}")
+        column = next((c for c in wanted if found[c] != wanted[c]), SCHEMA.names[0])
+        raise DatasetError(f"{name}: column {column} is {found[column]}, expected {wanted[column]}")
     return table
 
 
@@ -96,7 +100,7 @@ def image_bytes(table: pa.Table) -> list[bytes]:
 
 def content_hashes(table: pa.Table) -> list[str]:
     """SHA-256 of each encoded image, hexadecimal."""
-    return [hashlib.sha256(data).hexdigest() for data in image_bytes(table)]
+    return [hashlib.sha256(data or b"").hexdigest() for data in image_bytes(table)]
 
 
 def row_hashes(table: pa.Table) -> list[bytes]:

@@ -8,6 +8,7 @@ folder down) of CIFAKE (`image`, `label`) or CIFAR-10 (`img`, `label`: all REAL)
 
 from __future__ import annotations
 
+import fcntl
 import json
 import logging
 import re
@@ -23,7 +24,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from cifake_core.errors import CifakeError, ConfigurationError, DataNotFoundError
+from cifake_core.errors import CifakeError, ConfigurationError, DataNotFoundError, OutOfReachError
 from cifake_core.images import records
 from cifake_core.settings import CLASSES, FAKE, LABELS, REAL, settings
 from cifake_core.verb import progress
@@ -104,7 +105,7 @@ def open_source(location: str) -> Source:
         raise ConfigurationError(
             f"CIFAKE_DATA: {location}: not a folder or URL this installation reads ({exc})"
         ) from exc
-    with _reading(location):
+    with reading(location):
         files = {side: _parquet_files(fs, root, side) for side in SIDES}
         if all(files.values()):
             return ParquetSource(location, fs, files)
@@ -121,13 +122,19 @@ def open_source(location: str) -> Source:
 
 
 @contextmanager
-def _reading(location: str) -> Iterator[None]:
+def reading(location: str) -> Iterator[None]:
+    """Turn what a file system raises into one line.
+
+    Raises:
+        DataNotFoundError: on this machine. OutOfReachError: elsewhere, where trying again may help.
+    """
     try:
         yield
     except CifakeError:
         raise
     except Exception as exc:  # every file system raises its own kind for "unreachable" and "not allowed"
-        raise DataNotFoundError(f"{location}: cannot be read ({exc})") from exc
+        kind = OutOfReachError if "://" in location and not isinstance(exc, FileNotFoundError) else DataNotFoundError
+        raise kind(f"{location}: cannot be read ({exc})") from exc
 
 
 def _parquet_files(fs: Any, root: str, side: Side) -> list[str]:
@@ -168,14 +175,19 @@ def _download(repository: str, folder: Path) -> None:
     from huggingface_hub import snapshot_download
 
     partial = folder.with_name(f"{folder.name}.partial")  # kept when interrupted: the next try goes on from it
-    try:
-        snapshot_download(repository, repo_type="dataset", local_dir=partial, allow_patterns="*.parquet")
-    except Exception as exc:
-        raise DataNotFoundError(
-            f"{repository}: the download stopped ({_first_line(exc)}); run it again to go on, or set CIFAKE_DATA"
-        ) from exc
-    shutil.rmtree(partial / ".cache", ignore_errors=True)  # the hub library's own bookkeeping
-    partial.rename(folder)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with folder.with_name(f"{folder.name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if folder.is_dir():  # another process was first
+            return
+        try:
+            snapshot_download(repository, repo_type="dataset", local_dir=partial, allow_patterns="*.parquet")
+        except Exception as exc:
+            raise OutOfReachError(
+                f"{repository}: the download stopped ({_first_line(exc)}); run it again to go on, or set CIFAKE_DATA"
+            ) from exc
+        shutil.rmtree(partial / ".cache", ignore_errors=True)  # the hub library's own bookkeeping
+        partial.rename(folder)
 
 
 def _first_line(exc: Exception) -> str:
@@ -219,7 +231,7 @@ class ParquetSource(Source):
 
     def read(self, side: Side, label: int | None = None, rows: int | None = None) -> pa.Table:  # noqa: D102
         where = f"{self.location}: {side}"
-        with _reading(where):
+        with reading(where):
             raw = pa.concat_tables([self._columns(path) for path in self._files[side]]).combine_chunks()
             data, paths = (pc.struct_field(raw[self._image], part) for part in ("bytes", "path"))
             if not pc.all(pc.and_(pc.greater_equal(raw["label"], 0), pc.less(raw["label"], len(self._names)))).as_py():
@@ -267,7 +279,7 @@ class FolderSource(Source):
         where = f"{self.location}: {side}"
         wanted = [(value, path) for value, path in self._files[side] if label in (None, value)]
         data = []
-        with _reading(where):
+        with reading(where):
             for start in progress(range(0, len(wanted), 1000), f"reading {side} images", unit="thousand"):
                 part = [path for _, path in wanted[start : start + 1000]]
                 content = self._fs.cat(part)

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import hashlib
 import io
-from pathlib import Path
 from typing import Any
 
+import fsspec
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -19,6 +19,7 @@ from pydantic import BaseModel, ConfigDict
 from cifake_core.bundle import Detector
 from cifake_core.errors import ConfigurationError, DataNotFoundError
 from cifake_core.images import codec, dataset, records
+from cifake_core.images.sources import reading
 from cifake_core.monitoring.intervals import wilson
 from cifake_core.registry.artifacts import fetch, resolve
 from cifake_core.settings import FAKE
@@ -147,16 +148,19 @@ def passed(version: int, detector: Detector, images: np.ndarray) -> Passed:
 
 
 def _read(images: str) -> list[bytes]:
-    path = Path(images)
-    if path.is_file() and path.suffix == ".parquet":
-        table = pq.read_table(io.BytesIO(path.read_bytes()))
-        if "image" not in table.column_names:
-            raise DataNotFoundError(f"{images}: no column `image`; columns are {', '.join(table.column_names)}")
-        return [row["bytes"] if isinstance(row, dict) else row for row in table["image"].to_pylist()]
-    files = sorted(file for file in path.rglob("*") if file.suffix.lower() in SUFFIXES) if path.is_dir() else []
-    if not files:
-        raise DataNotFoundError(f"{images}: neither a Parquet file nor a folder with images ({', '.join(SUFFIXES)})")
-    return [file.read_bytes() for file in files]
+    with reading(images):
+        fs, root = fsspec.core.url_to_fs(images)
+        if root.endswith(".parquet") and fs.isfile(root):
+            table = pq.read_table(io.BytesIO(fs.cat_file(root)))
+            if "image" not in table.column_names:
+                raise DataNotFoundError(f"{images}: no column `image`; columns are {', '.join(table.column_names)}")
+            rows = table["image"].to_pylist()
+            return [(row["bytes"] if isinstance(row, dict) else row) or b"" for row in rows]
+        files = sorted(f for f in fs.find(root) if f.lower().endswith(SUFFIXES)) if fs.isdir(root) else []
+        if not files:
+            known = ", ".join(SUFFIXES)
+            raise DataNotFoundError(f"{images}: neither a Parquet file nor a folder with images ({known})")
+        return [fs.cat_file(file) for file in files]
 
 
 def _column(table: pa.Table, name: str) -> np.ndarray:

@@ -22,7 +22,8 @@ def _render_watch(shown: Any) -> str:
     help="Other thresholds; default CIFAKE_WATCH_POLICY.",
 )
 @click.option("--prometheus", metavar="URL", help="Where to read figures; default CIFAKE_PROMETHEUS_URL.")
-def watch(policy: Path | None, prometheus: str | None) -> Any:
+@click.option("--run", default="", metavar="NAME", help="Who asks; asking again under it gives the same decision.")
+def watch(policy: Path | None, prometheus: str | None, run: str) -> Any:
     """Read the figures, decide whether they ask for a training, record the decision in MLflow.
 
     \b
@@ -32,7 +33,7 @@ def watch(policy: Path | None, prometheus: str | None) -> Any:
     """
     from cifake_core.loop.watch import watch
 
-    return watch(policy, prometheus)
+    return watch(policy, prometheus, run)
 
 
 @click.group()
@@ -57,7 +58,7 @@ def _render_prepare(shown: dict[str, Any]) -> str:
 
 
 @verb("prepare", render=_render_prepare)
-@click.option("--images", required=True, metavar="FOLDER|PARQUET", help="The generator's images.")
+@click.option("--images", required=True, metavar="FOLDER|PARQUET|URL", help="The generator's images.")
 @click.option("--generator", required=True, metavar="NAME", help="What to call it in the lineage.")
 @click.option("--dataset", "base", metavar="VERSION", help="Add to this; default: what the model was trained on.")
 @click.option("--version", default="champion", show_default=True, help="The model to measure today.")

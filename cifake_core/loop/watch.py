@@ -5,19 +5,21 @@ A decision is an object `monitoring/decisions/TIME.json` in the store, and a run
 
 from __future__ import annotations
 
+import http.client
 import json
 import math
 import urllib.error
 import urllib.parse
 import urllib.request
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 from cifake_core import yaml_files
-from cifake_core.errors import ServiceError
+from cifake_core.errors import DatasetError, ServiceError
 from cifake_core.mlflow_client import client, experiment_id, registry_errors
 from cifake_core.settings import settings
 from cifake_core.storage import Store
@@ -49,13 +51,17 @@ class Policy(BaseModel, frozen=True):
     most_per_week: int
 
 
-class Decision(BaseModel, frozen=True):
-    """What the figures asked for, and what came of it."""
-
-    model_config = ConfigDict(extra="forbid")
+class Past(BaseModel, frozen=True):
+    """Of a decision, what later ones look at; another version of cifake may have said more of it, or less."""
 
     at: datetime
     action: Literal["train", "wait", "none"]  # wait: asked for, but held back
+    run: str = ""  # what asked for it: the same asks twice, and is told the same
+
+
+class Decision(Past, frozen=True):
+    """What the figures asked for, and what came of it."""
+
     reasons: list[str]
     figures: dict[str, float | None]
     policy: Policy
@@ -85,14 +91,18 @@ def _value(base: str, query: str) -> float | None:
     try:
         with urllib.request.urlopen(address, timeout=SECONDS) as answer:
             found = json.load(answer)["data"]["result"]
-    except (OSError, ValueError, KeyError) as exc:
+    except (OSError, http.client.HTTPException, ValueError, KeyError) as exc:
         raise ServiceError(f"{base}: Prometheus does not answer ({exc}); is it up? (`make up-monitoring`)") from exc
     value = float(found[0]["value"][1]) if found else math.nan
     return None if math.isnan(value) else value
 
 
 def decide(
-    figures: dict[str, float | None], policy: Policy, before: list[Decision], now: datetime | None = None
+    figures: dict[str, float | None],
+    policy: Policy,
+    before: Sequence[Past],
+    now: datetime | None = None,
+    run: str = "",
 ) -> Decision:
     """What these figures ask for under a policy, after earlier decisions (any order)."""
     now = now or datetime.now(UTC)
@@ -114,29 +124,44 @@ def decide(
     if (number := sum(now - each < timedelta(days=7) for each in trained)) >= policy.most_per_week:
         held.append(f"{number} trainings were triggered within a week; at most {policy.most_per_week} are allowed")
     action: Literal["train", "wait", "none"] = "none" if not asked else "wait" if held else "train"
-    return Decision(at=now, action=action, reasons=asked + (held if asked else []), figures=figures, policy=policy)
+    reasons = asked + (held if asked else [])
+    return Decision(at=now, action=action, run=run, reasons=reasons, figures=figures, policy=policy)
 
 
-def watch(policy: Path | None = None, prometheus: str | None = None) -> Decision:
+def watch(policy: Path | None = None, prometheus: str | None = None, run: str = "") -> Decision:
     """Read, decide by `policy` (default: CIFAKE_WATCH_POLICY, or POLICY), keep.
+
+    Args:
+        run: who asks; when it asks again, after it was killed, it is told what was decided the first time.
 
     Raises:
         ServiceError, ConfigurationError, StoreError; RegistryError when MLflow does not take the decision.
     """
     store = Store()
     before = decisions(store)
-    decision = decide(read_figures(prometheus), load_policy(policy or settings().watch_policy or POLICY), before)
+    for name, each in before.items():
+        if run and each.run == run:
+            return Decision.model_validate_json(store.read(f"{FOLDER}/{name}"))
+    rules = load_policy(policy or settings().watch_policy or POLICY)
+    decision = decide(read_figures(prometheus), rules, list(before.values()), run=run)
     _log(decision)
     # Last: a decision that is in the store is one that holds the next ones back.
     store.write(f"{FOLDER}/{decision.at:%Y%m%dT%H%M%S.%fZ}.json", decision.model_dump_json(indent=2).encode())
     return decision
 
 
-def decisions(store: Store) -> list[Decision]:
-    """The decisions of the last eight days, oldest first: all that a cool-down or cap looks at."""
+def decisions(store: Store) -> dict[str, Past]:
+    """The decisions of the last eight days by file, oldest first: all that a cool-down or cap looks at.
+
+    Raises:
+        DatasetError: a file is damaged.
+    """
     oldest = f"{datetime.now(UTC) - timedelta(days=8):%Y%m%dT%H%M%S}"
     names = [name for name in store.list(FOLDER) if name.endswith(".json") and name >= oldest]
-    return [Decision.model_validate_json(store.read(f"{FOLDER}/{name}")) for name in names]
+    try:
+        return {name: Past.model_validate_json(store.read(f"{FOLDER}/{name}")) for name in names}
+    except ValidationError as exc:
+        raise DatasetError(f"{store.url_of(FOLDER)}: a decision cannot be read; remove its file ({exc.title})") from exc
 
 
 def _log(decision: Decision) -> None:

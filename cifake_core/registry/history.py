@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, ValidationError
 
+from cifake_core.errors import CifakeError
 from cifake_core.settings import MODEL_NAME
 from cifake_core.storage import Store
 
@@ -47,8 +48,16 @@ def numbers(store: Store) -> list[int]:
 
 
 def read(store: Store, number: int) -> Decision:
-    """One entry."""
-    return Decision.model_validate_json(store.read(f"{FOLDER}/{number:08d}.json"))
+    """One entry.
+
+    Raises:
+        CifakeError: it is damaged, or a newer version of cifake wrote it. StoreError: unreachable.
+    """
+    name = f"{FOLDER}/{number:08d}.json"
+    try:
+        return Decision.model_validate_json(store.read(name))
+    except ValidationError as exc:
+        raise CifakeError(f"{store.url_of(name)}: not a decision that this version of cifake reads") from exc
 
 
 def append(store: Store, number: int, decision: Decision) -> bool:

@@ -83,9 +83,14 @@ def promote(
     store = Store()
     settle(store)
     seen = max(history.numbers(store), default=0)
-    candidate, reigning = resolve(version), champion(store)
-    if reigning and reigning.version == candidate.version and "champion" in reigning.aliases:
-        return _answer(True, candidate, candidate, [f"version {candidate.version} is the champion already"], "")
+    candidate, served = resolve(version), champion(store)
+    reigning = served
+    if served and served.version == candidate.version and "champion" in served.aliases:
+        decided = history.last_move(store)
+        if decided and decided[1].version == candidate.version:
+            return _answer(True, candidate, candidate, [f"version {candidate.version} is the champion already"], "")
+        # Its alias was moved by hand: judged against the champion of the last decision, as any other.
+        reigning = find(str(decided[1].version)) if decided else None
     images = testset.load(store, dataset_of(candidate, dataset_version), unseen)
     contest = Contest(candidate, reigning, images, store, load_policy(policy or POLICY), overruled=force)
     verdict = contest.verdict()
@@ -109,11 +114,11 @@ def promote(
         report_url=report_url,
         failed=failed,
     )
-    _commit(store, seen, decision, reigning)
+    _commit(store, seen, decision, served)
     checks = {check.name: check.passed for check in verdict.checks}
     compared = {each.name: (each.candidate, each.champion) for each in verdict.comparisons}
     pipeline_metrics.gate(decision.kind, candidate.version, decision.champion, checks, compared)
-    now = candidate if passed else reigning
+    now = candidate if passed else served
     return _answer(passed, candidate, now, verdict.reasons or _gains(verdict), report_url)
 
 

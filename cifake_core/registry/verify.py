@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from cifake_core import bundle
-from cifake_core.errors import CheckFailedError, CifakeError
+from cifake_core.errors import CheckFailedError, ModelError
 from cifake_core.registry import history
 from cifake_core.registry.artifacts import ModelVersion, fetch
 from cifake_core.registry.promotion import find
@@ -65,7 +65,7 @@ def _evidence(store: Store, champion: ModelVersion, decision: history.Decision) 
         bundle.Detector(folder, threads=1)
         if folder.name != decision.bundle_sha256:
             problems.append(f"the bundle of version {champion.version} is not the one that was judged")
-    except CifakeError as exc:
+    except ModelError as exc:
         problems.append(str(exc))
     if decision.report_url:
         folder_url, _, name = decision.report_url.rpartition("/")

@@ -21,7 +21,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from PIL import JpegImagePlugin
 
-from cifake_core.errors import DatasetError, ImageRejectedError
+from cifake_core.errors import DatasetError, ImageRejectedError, OutOfReachError
 from cifake_core.images import codec, dataset, records
 from cifake_core.settings import LABELS, settings
 from cifake_core.storage import Store
@@ -51,8 +51,7 @@ def of_version(store: Store, manifest: dataset.Manifest, workers: int = 2) -> pd
     """The features of every row of a dataset version, one row per image, in row order.
 
     Raises:
-        DatasetError: a shard is not Parquet, or a worker process was killed.
-        StoreError: a shard is missing.
+        DatasetError: a shard is not Parquet. StoreError: a shard is missing. OutOfReachError: a worker was killed.
     """
     import pandas as pd
 
@@ -66,7 +65,7 @@ def of_version(store: Store, manifest: dataset.Manifest, workers: int = 2) -> pd
             message = (
                 "a process that looks at images was killed (out of memory?); run it again, finished shards are kept"
             )
-            raise DatasetError(message) from exc
+            raise OutOfReachError(message) from exc
     else:
         files = [_of_shard(task) for task in progress(tasks, "looking at images", unit="shard")]
     parts = []

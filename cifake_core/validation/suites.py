@@ -86,6 +86,8 @@ def _read(file: Path) -> Suite:
     name = content.get("name") or file.stem
     seen: set[str] = set()
     for expectation in content.get("expectations", []):
+        _only(expectation, _EXPECTATION_KEYS, f"{file}: an expectation")
+        _only(expectation.get("meta", {}), _META_KEYS, f"{file}: {expectation.get('type')}: meta")
         where = f"{file}: {expectation.get('meta', {}).get('name') or expectation.get('type')}"
         _check(expectation, table, where)
         if expectation["meta"]["name"] in seen:
@@ -98,9 +100,9 @@ def _check(expectation: dict[str, Any], table: str, where: str) -> None:
     from great_expectations.exceptions.exceptions import ExpectationNotFoundError, GreatExpectationsError
     from great_expectations.expectations.expectation_configuration import ExpectationConfiguration
 
-    _only(expectation, _EXPECTATION_KEYS, where)
     meta, kwargs = expectation.get("meta", {}), expectation.get("kwargs", {})
-    _only(meta, _META_KEYS, f"{where}: meta")
+    if not isinstance(kwargs, dict):
+        raise ConfigurationError(f"{where}: kwargs is a table of arguments, not {kwargs!r}")
     if not meta.get("name"):
         raise ConfigurationError(f"{where}: give it a name (meta.name), by which reports and gates know it")
     if meta.get("quarantine") and table != "images":

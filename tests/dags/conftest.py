@@ -58,6 +58,8 @@ BAD: dict[str, list[list[Any]]] = {
     "cifake_training": [["dataset_version", "../x"], ["epochs", 0], ["topology", "--help"]],
     "cifake_promote": [["version", "--force"], ["reason", ""], ["reason", "--x"], ["force", "yes"]],
     "cifake_rollout": [["version", "champion; ls"], ["timeout", 0]],
+    "cifake_harden": [["images", "--evil"], ["images", ""], ["generator", "x; ls"], ["train_rows", 0], ["seed", -1]],
+    "cifake_monitoring": [["images", "--evil"], ["generator", "--help"]],
 }
 GOOD: dict[str, list[list[Any]]] = {
     "cifake_pipeline": [
@@ -70,6 +72,8 @@ GOOD: dict[str, list[list[Any]]] = {
     "cifake_training": [["dataset_version", ""]],
     "cifake_promote": [["version", "4"]],
     "cifake_rollout": [["version", "12"]],
+    "cifake_harden": [["images", "s3://bucket/new-generator/"], ["generator", "ddpm"]],
+    "cifake_monitoring": [["images", ""], ["images", "/data/tiles.parquet"]],
 }
 
 

@@ -79,7 +79,7 @@ def test_errors_name_what_is_wrong(store):
         plan.load(store, "x")
     with pytest.raises(ConfigurationError, match=r"has no shard '99'; it has 0 … 19"):
         plan.make("embedded", 10, 10).shard("99")
-    store.write(f"generation/x/{plan.FILE}", b'{"format": 2}')
+    store.write(f"generation/x/{plan.PLAN_FILE}", b'{"format": 2}')
     with pytest.raises(DatasetError, match=r"plan\.json: not a plan"):
         plan.load(store, "x")
 

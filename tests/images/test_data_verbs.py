@@ -86,6 +86,35 @@ def test_only_fake_given_takes_as_many_real_from_the_source(cifake, store, make_
     assert built["parameters"]["inputs"]["FAKE"] == [made.rows_url.rsplit("/", 1)[1]]
 
 
+@pytest.mark.parametrize("sizes", [(), ("--test-rows", "20")])
+def test_a_side_that_would_hold_one_label_only_is_refused(cifake, store, make_table, sizes):
+    fake = make_table(40).filter([number % 2 == 0 for number in range(40)])
+    made = collection.write(store, "noise", {"train": fake})
+    line = refusal(cifake("data", "build", "--fake", made.rows_url, *sizes))
+    assert "for the test side; give some, or build without that side: --test-rows 0" in line
+    built = answer(cifake("data", "build", "--fake", made.rows_url, "--test-rows", "0", "--json"))
+    assert built["rows"] == 40
+
+
+def test_photographs_beside_fake_images_are_of_every_class_alike(cifake, store, make_table):
+    fake = make_table(80).filter([number % 2 == 0 for number in range(80)])
+    made = collection.write(store, "noise", {"train": fake.slice(0, 20), "test": fake.slice(20)})
+    built = answer(cifake("data", "build", "--fake", made.rows_url, "--json"))
+    table = dataset.read(store, dataset.load(store, built["dataset_version"]), "test")
+    classes = Counter(row["class"] for row in table.to_pylist() if row["label"] == 1)
+    assert set(classes.values()) == {2}
+
+
+def test_a_generation_that_is_not_all_drawn_is_no_collection_yet(cifake, store, make_table):
+    fake = make_table(40).filter([number % 2 == 0 for number in range(40)])
+    made = collection.write(store, "half", {"train": fake, "test": fake})
+    folder = "collections/" + made.rows_url.rsplit("/", 1)[1]
+    drawn = [name.removesuffix(".parquet") for name in store.list(folder) if name.endswith(".parquet")]
+    shards = [{"name": name} for name in [*drawn, "train-99999-of-99999"]]
+    store.write(f"{folder}/plan.json", json.dumps({"shards": shards}).encode())
+    assert "1 of 3 shards are not drawn yet" in refusal(cifake("data", "build", "--fake", made.rows_url))
+
+
 def test_an_image_on_both_sides_stays_in_test_and_is_counted(cifake, store, make_table):
     table = make_table(60)
     urls = []

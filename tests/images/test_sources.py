@@ -316,6 +316,7 @@ def test_the_hub_is_asked_once_then_the_cache_serves(home, tmp_path, jpegs):
     assert len(asked) == requests > 0
     assert sorted(p.name for p in (home / "cache/sources").rglob("*")) == [
         "cifake",
+        "cifake.lock",
         "data",
         *sorted(p.name for p in (tmp_path / "data").iterdir()),
     ]

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from cifake_core.bundle import Detector
-from cifake_core.errors import ConfigurationError, DataNotFoundError
+from cifake_core.errors import ConfigurationError, DataNotFoundError, ImageRejectedError
 from cifake_core.generation.generators import Request, named, open_backend
 from cifake_core.images import codec, dataset, records
 from cifake_core.loop import harden
@@ -122,3 +122,14 @@ def test_what_makes_no_sense_is_refused(store, make_dataset, champion, folder, t
     (tmp_path / "other.parquet").write_bytes(buffer.getvalue())
     with pytest.raises(DataNotFoundError, match="no column `image`"):
         harden.prepare(str(tmp_path / "other.parquet"), "ddpm")
+
+
+@pytest.mark.parametrize("data", [b"PAR1 and no more", None])
+def test_images_that_cannot_be_read_are_one_line(champion, tmp_path, data):
+    file = tmp_path / "images.parquet"
+    if data is None:
+        pq.write_table(pa.table({"image": pa.array([None, None], pa.binary())}), file)
+    else:
+        file.write_bytes(data)
+    with pytest.raises((DataNotFoundError, ImageRejectedError)):
+        harden.prepare(str(file), "ddpm")

@@ -11,8 +11,9 @@ from urllib.parse import parse_qs, urlparse
 import pytest
 
 from cifake_core.errors import ConfigurationError, ServiceError
-from cifake_core.loop.watch import POLICY, QUERIES, decide, load_policy, read_figures, watch
+from cifake_core.loop.watch import FOLDER, POLICY, QUERIES, decide, load_policy, read_figures, watch
 from cifake_core.settings import settings
+from cifake_core.storage import Store
 
 NOW = datetime(2026, 5, 1, 12, tzinfo=UTC)
 CALM = {"score_psi": 0.05, "feature_psi": 0.1, "accuracy_upper": 0.97, "feedback_rows": 200.0}
@@ -117,6 +118,23 @@ def test_a_decision_is_recorded_in_the_store_and_in_mlflow(prometheus, home, mig
     assert [run.data.tags["action"] for run in runs] == ["train", "wait"]
     assert runs[0].data.metrics == {"score_psi": 0.6, "feature_psi": 0.1, "feedback_rows": 200}
     assert runs[0].data.params["cool_down_hours"] == "24.0"
+
+
+def test_the_same_run_asking_again_is_told_the_same_and_later_ones_are_held_back(prometheus, home, migrated):
+    url, answers = prometheus
+    answers[QUERIES["score_psi"]] = 0.6
+    first = watch(prometheus=url, run="scheduled-1")
+    assert first.action == "train"
+    assert watch(prometheus=url, run="scheduled-1") == first
+    assert watch(prometheus=url, run="scheduled-2").action == "wait"
+
+
+def test_a_decision_by_another_version_of_cifake_still_holds_the_next_one_back(prometheus, home, migrated):
+    said = {"at": datetime.now(UTC).isoformat(), "action": "train", "policy": {"other": 1}, "mood": "good"}
+    Store().write(f"{FOLDER}/{datetime.now(UTC):%Y%m%dT%H%M%S.%fZ}.json", json.dumps(said).encode())
+    url, answers = prometheus
+    answers[QUERIES["score_psi"]] = 0.6
+    assert watch(prometheus=url).action == "wait"
 
 
 def test_the_policy_that_the_environment_names_decides(prometheus, migrated, tmp_path, monkeypatch):

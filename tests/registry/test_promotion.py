@@ -101,6 +101,19 @@ def test_rollback_goes_to_previous_and_back(field: MakeField) -> None:
     assert [d["kind"] for d in shown_history()["decisions"]] == ["promoted", "promoted", "rolled back", "rolled back"]
 
 
+def test_a_champion_whose_alias_was_moved_by_hand_is_judged_when_asked_for(field: MakeField) -> None:
+    field(share(0.9), share(0.8), share(0.97))
+    promote("1")
+    client().set_registered_model_alias("cifake-detector", "champion", "2")
+    refused = promote("2")
+    assert (refused["promoted"], refused["champion"]) == (False, 2)
+    assert _aliases()["champion"] == 2  # nobody moved it back: that is `rollback`
+    client().set_registered_model_alias("cifake-detector", "champion", "3")
+    assert promote("3")["promoted"]
+    assert _aliases() == {"champion": 3, "previous": 1}
+    assert promote("3")["reasons"] == ["version 3 is the champion already"]
+
+
 def test_rollback_to_a_version_that_was_never_champion_is_refused(field: MakeField) -> None:
     field(share(0.95), share(0.8))
     promote("1")
