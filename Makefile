@@ -11,7 +11,7 @@ python := .venv/bin/python
 WORKERS ?= 4
 
 help: ## List what can be made
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
 
 demo: up ## Run the whole pipeline on real images, classify two, write a report
 	@$(python) scripts/demo.py

@@ -4,10 +4,12 @@
 #   TARGET   compose (default) or kubernetes
 #   COMPOSE  how compose is called; KUBECTL  how kubectl is called
 #
-# Databases are dumped before objects. Objects are never rewritten, so whatever a database names is among them, and both
-# may be in use meanwhile. A restore stops what uses the databases, replaces them, and starts it again; it first checks
-# the whole backup, and is safe to run again when it was interrupted.
+# Both may be in use meanwhile: databases are dumped before objects, and an object that a database names stays as it is.
+# Others (shards being drawn, reports, results of steps) are saved as found, and left out when they are gone by then.
+# A restore stops what uses the databases, replaces them, and starts it again; it first checks the whole backup, and is
+# safe to run again when it was interrupted.
 set -euo pipefail
+umask 077 # dumps hold password hashes and connections
 cd "$(dirname "$0")/.."
 TARGET=${TARGET:-compose}
 COMPOSE=${COMPOSE:-docker compose -f deploy/compose.yaml}
@@ -73,7 +75,7 @@ restore() {
   users start
 }
 
-[ $# = 2 ] || die "usage: backup.sh backup|restore FOLDER"
+[ $# = 2 ] && [ -n "$2" ] || die "usage: backup.sh backup|restore FOLDER (make: BACKUP=FOLDER)"
 case $1 in
   backup | restore) "$1" "$2" ;;
   *) die "usage: backup.sh backup|restore FOLDER" ;;

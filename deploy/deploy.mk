@@ -2,7 +2,7 @@
 OVERLAY ?= local
 ROLES ?= serve train generate orchestrate mlflow
 KUBECTL ?= .venv-deploy/bin/kubectl
-PODMAN = scripts/containers/podman
+PODMAN = $(or $(CIFAKE_CONTAINER_TOOL),scripts/containers/podman)
 COMPOSE ?= docker compose -f deploy/compose.yaml
 
 secrets: ## Make the secrets compose and the local overlay read; what exists stays
@@ -11,7 +11,6 @@ secrets: ## Make the secrets compose and the local overlay read; what exists sta
 
 deploy-tools:
 	@scripts/setup deploy
-	@scripts/prometheus-tools .venv-deploy/bin
 
 images: ## Build the images (CONTAINER_TOOL, BASE_IMAGE, ROLES, TAG)
 	@scripts/containers/build.sh $(ROLES)
@@ -38,6 +37,7 @@ restore: ## Replace databases of the running stack by BACKUP's, and put its obje
 	@COMPOSE="$(COMPOSE)" KUBECTL="$(KUBECTL) --namespace cifake" deploy/backup.sh restore "$(BACKUP)"
 
 check-deploy: deploy-tools ## Render and check everything in deploy/ and k8s/, statically
+	@scripts/prometheus-tools .venv-deploy/bin
 	@.venv-deploy/bin/python -m deploy.check
 
 k8s-render: deploy-tools secrets ## Print the objects of OVERLAY

@@ -9,6 +9,7 @@ files in it are readable (0644) because a container's user, who is another one, 
 from __future__ import annotations
 
 import base64
+import hashlib
 import json
 import secrets
 import sys
@@ -55,6 +56,8 @@ def main(folder: Path) -> None:
     keep("mlflow-pipeline/password", random_key)
     keep("mlflow-detector/password", random_key)
     keep("grafana/password", random_key)
+    client = keep("detector-client/key", random_key)
+    keep("detector-keys/keys", lambda: f"pipeline {hashlib.sha256(client.encode()).hexdigest()}\n")
     keep("mlflow-server/flask-secret-key", random_key)
     keep("mlflow-server/backend-store-uri", lambda: f"postgresql+psycopg2://mlflow:{mlflow}@postgres:5432/mlflow")
     keep(

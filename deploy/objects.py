@@ -18,12 +18,16 @@ def objects(s3, bucket):
 
 
 def dump(s3, bucket):
-    """Write them all to standard output."""
+    """Write them all to standard output; what is deleted meanwhile is left out."""
     with tarfile.open(fileobj=sys.stdout.buffer, mode="w|") as tar:
-        for key, size, _ in objects(s3, bucket):
+        for key, _, _ in objects(s3, bucket):
+            try:
+                body = s3.get_object(Bucket=bucket, Key=key)["Body"].read()
+            except s3.exceptions.NoSuchKey:
+                continue
             about = tarfile.TarInfo(key)
-            about.size = size
-            tar.addfile(about, io.BytesIO(s3.get_object(Bucket=bucket, Key=key)["Body"].read()))
+            about.size = len(body)  # it may have been written anew since it was listed
+            tar.addfile(about, io.BytesIO(body))
 
 
 def load(s3, bucket):

@@ -170,7 +170,9 @@ class Status(BaseModel):
     ready: bool
     model: Model | None
     since: datetime | None = Field(description="When this worker began to serve the model.")
-    from_cache: bool | None = Field(description="Loaded from the disk cache, because the registry did not answer.")
+    from_cache: bool | None = Field(
+        description="The version served last, or the detector that ships: the registry did not answer, or has no champion."
+    )
     challenger: int | None = Field(default=None, description="The version that scores in the shadow, in that mode.")
     problem: str | None = Field(description="Why the registry's champion may not be the one being served.")
     checked: datetime | None = Field(description="When the registry was last asked.")

@@ -94,13 +94,28 @@ def decode(data: bytes) -> Decoded:
     return Decoded(pixels, kind, mode, width, height)
 
 
+def effort(data: bytes) -> int:
+    """Pixels that decoding a file comes to, by its header; a JPEG of very many scans counts several times.
+
+    0 for what `decode` refuses by its header. At most CIFAKE_MAX_IMAGE_PIXELS.
+    """
+    try:
+        with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+            pixels = image.width * image.height
+            scans = data.count(b"\xff\xda") if image.format in ("JPEG", "MPO") else 1
+    except Exception:
+        return 0
+    pixels = pixels * max(scans, _SCANS) // _SCANS
+    return pixels if pixels <= settings().max_image_pixels else 0
+
+
 def _rgb(image: Image.Image) -> Image.Image:
     if image.mode == "RGB" and "transparency" not in image.info:
         return image
     if image.mode.startswith("I;16"):  # 16-bit greyscale PNG: convert() would clip instead of scale
         image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
     if image.mode in ("LA", "PA", "RGBA", "La", "RGBa") or "transparency" in image.info:
-        rgba = image.convert("RGBA")
+        rgba = image if image.mode == "RGBA" else image.convert("RGBA")  # convert() always copies
         return Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba).convert("RGB")
     return image.convert("RGB")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
@@ -24,6 +25,12 @@ def tool(name: str | Path, *arguments: str | Path) -> subprocess.CompletedProces
     """Run a tool of this environment and capture what it says."""
     command = [Path(sys.executable).parent / name, *arguments]
     return subprocess.run(command, cwd=CHECKOUT, capture_output=True, text=True, check=False)
+
+
+def complaints(found: subprocess.CompletedProcess[str]) -> Iterator[str]:
+    """What a tool that failed said, or that it failed."""
+    if found.returncode:
+        yield from (found.stdout + found.stderr).splitlines() or [f"{found.args[0]} exited {found.returncode}"]
 
 
 def render(overlay: str) -> str:
@@ -95,15 +102,23 @@ def hadolint() -> Iterator[str]:
     files = sorted(CHECKOUT.glob("deploy/images/*.Containerfile")) + sorted(
         CHECKOUT.glob("scripts/containers/standins/*.Containerfile")
     )
-    yield from tool("hadolint", *files).stdout.splitlines()
+    yield from complaints(tool("hadolint", "--failure-threshold=style", *files))
 
 
 def compose() -> Iterator[str]:
-    """The compose file is valid, with and without its profile, and every host path it mounts exists."""
+    """The compose file is valid, with and without its profile, and what it mounts of this checkout exists."""
     for profile in ([], ["--profile", "gpu"]):
-        found = tool("docker-compose", "-f", "deploy/compose.yaml", *profile, "config", "--quiet")
+        found = tool("docker-compose", "-f", "deploy/compose.yaml", *profile, "config", "--format=json")
         if found.returncode or found.stderr.strip():
-            yield found.stderr.strip()
+            yield found.stderr.strip() or f"docker-compose exited {found.returncode}"
+            return
+    made = json.loads(found.stdout)
+    volumes = [each for service in made["services"].values() for each in service.get("volumes", [])]
+    paths = [each["source"] for each in volumes if each["type"] == "bind"]
+    paths += [each["file"] for each in made["secrets"].values()]
+    for path in sorted({*map(Path, paths)}):
+        if path.is_relative_to(CHECKOUT) and not path.exists():
+            yield f"{path.relative_to(CHECKOUT)} is mounted and does not exist"
 
 
 def prometheus() -> Iterator[str]:
@@ -118,9 +133,7 @@ def prometheus() -> Iterator[str]:
         ["amtool", "check-config", CHECKOUT / "deploy/alertmanager/compose.yml"],
     ]
     for command in commands:
-        found = tool(*command)
-        if found.returncode:
-            yield from (found.stdout + found.stderr).splitlines()
+        yield from complaints(tool(*command))
 
 
 def main() -> int:

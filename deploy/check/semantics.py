@@ -269,6 +269,23 @@ def network_labels(objects: list[Object]) -> Problems:
                 yield f"{pod.where}: no policy opens anything for {label}"
 
 
+def published(objects: list[Object]) -> Problems:
+    """What an Ingress publishes asks for API keys, and the pods that use a detector with keys send one."""
+    rules = [rule for item in objects if item["kind"] == "Ingress" for rule in item["spec"]["rules"]]
+    shown = {path["backend"]["service"]["name"] for rule in rules for path in rule["http"]["paths"]}
+    chosen = [o["spec"]["selector"] for o in objects if o["kind"] == "Service" and o["metadata"]["name"] in shown]
+    pods = [
+        (pod, {entry["name"]: entry.get("value") for each in pod.containers() for entry in each.get("env", [])})
+        for pod in workloads(objects)
+    ]
+    keyed = any("CIFAKE_API_KEYS" in variables for _, variables in pods)
+    for pod, variables in pods:
+        if variables.get("CIFAKE_AUTH") == "off" and any(matches({"matchLabels": s}, pod.labels) for s in chosen):
+            yield f"{pod.where}: an Ingress publishes it, but it asks for no API key (CIFAKE_AUTH)"
+        if keyed and "cifake/uses-detector" in pod.labels and "CIFAKE_API_KEY_FROM_FILE" not in variables:
+            yield f"{pod.where}: uses a detector that asks for API keys, and has none (CIFAKE_API_KEY_FROM_FILE)"
+
+
 CHECKS: list[Callable[[list[Object]], Problems]] = [
     identities,
     selectors,
@@ -276,6 +293,7 @@ CHECKS: list[Callable[[list[Object]], Problems]] = [
     restricted,
     probes,
     network_labels,
+    published,
 ]
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import time
 from collections.abc import Callable
@@ -97,18 +96,18 @@ def create_app(champion: Champion) -> tuple[App, Callable[[App], Guard]]:
     async def feedback(request: Request) -> FeedbackReceipt:
         """Tell the true label of an image that was answered before; live accuracy comes from it."""
         body = await bodies.read(request, 0)
-        return await asyncio.to_thread(verdicts.feedback, bodies.feedback(body))
+        return await verdicts.feedback(bodies.feedback(body))
 
     @app.get("/status", response_model=Status, responses=openapi.ALWAYS)
     async def status() -> dict[str, Any]:
         """Which model is served since when, and what keeps a newer one away."""
-        now = champion.current
+        now, challenger = champion.current, shadow.current
         return {
             "ready": now is not None,
             "model": inference.model(now) if now else None,
             "since": now.since.isoformat() if now else None,
             "from_cache": now.from_cache if now else None,
-            "challenger": shadow.current.version.version if shadow.current else None,
+            "challenger": challenger.version.version if challenger else None,
             "problem": champion.problem,
             "checked": champion.checked.isoformat() if champion.checked else None,
         }

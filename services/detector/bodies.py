@@ -8,7 +8,7 @@ import binascii
 import json
 from typing import Any, NamedTuple
 
-from pydantic import ValidationError
+from pydantic import Field, ValidationError
 from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, MultipartState, parse_options_header
 from starlette.requests import Request
@@ -20,12 +20,48 @@ from services.detector.problems import ProblemError
 
 BODY_SECONDS = 15.0
 BATCH_BYTES = 4  # a batch may hold this many times the largest single image
-HELD_BYTES = 256 * 1024 * 1024  # of bodies not yet complete, over all requests of this process
+HELD_BYTES = 128 * 1024 * 1024  # of bodies, over all requests of this process that are not answered yet
+REQUEST_ID = "[A-Za-z0-9._-]{8,64}"  # what is accepted as one
 OTHER_FIELDS = 64  # that a form may have beside its images
 _OVERHEAD = 64 * 1024  # multipart headers and JSON punctuation around the images
 
 
 _held = 0
+
+
+class Held:
+    """The memory that a request's body takes, counted from its first byte until the answer."""
+
+    def __init__(self) -> None:
+        self.bytes = 0
+
+    def add(self, number: int) -> None:
+        """So many more.
+
+        Raises:
+            ProblemError: `overloaded`.
+        """
+        global _held
+        self.bytes += number
+        _held += number
+        if _held > HELD_BYTES:
+            raise ProblemError("overloaded", "too many large bodies at once", {"Retry-After": "2"})
+
+    def release(self) -> None:
+        """None any more."""
+        global _held
+        _held -= self.bytes
+        self.bytes = 0
+
+
+class Told(Feedback):
+    """Feedback under an id that can be one."""
+
+    request_id: str = Field(
+        pattern=f"^{REQUEST_ID}$",
+        description="The answer's `request_id`.",
+        examples=["5f0c54a1f4d04d7f8a3a2d4b8a7f3c21"],
+    )
 
 
 class Body(NamedTuple):
@@ -39,38 +75,34 @@ async def read(request: Request, images: int = 1) -> Body:
     """The whole body, of at most `images` largest images' bytes (a third more for base64).
 
     Raises:
-        ProblemError: `too_many_bytes`; `body_timeout` when it takes longer than BODY_SECONDS; `overloaded` when
-            other bodies fill the memory set aside for them, or the place left meanwhile is another's.
+        ProblemError: `too_many_bytes`; `body_timeout` when it takes longer than BODY_SECONDS; `client_gone`;
+            `overloaded` when other bodies fill the memory set aside for them, or the place left meanwhile is another's.
     """
-    global _held
     limit = images * settings().max_image_bytes * 4 // 3 + _OVERHEAD
     claimed = request.headers.get("content-length", "")
     if claimed.isdigit() and int(claimed) > limit:
         raise _too_large(limit)
     chunks, total = [], 0
     place: Place | None = request.state.place
+    held: Held = request.state.held
     try:
         async with asyncio.timeout(BODY_SECONDS):
             more = True
             while more:
                 message = await request.receive()
                 if message["type"] == "http.disconnect":
-                    raise ProblemError("invalid_request", "the client went away before the body was complete")
+                    raise ProblemError("client_gone", f"{total:,} bytes had come")
                 chunk, more = message.get("body", b""), message.get("more_body", False)
                 total += len(chunk)
-                _held += len(chunk)
                 if total > limit:
                     raise _too_large(limit)
-                if _held > HELD_BYTES:
-                    raise ProblemError("overloaded", "too many large bodies at once", {"Retry-After": "2"})
+                held.add(len(chunk))
                 chunks.append(chunk)
                 if place and str(total) != claimed:  # who is still sending keeps nobody else waiting
                     place.leave()
     except TimeoutError as exc:
         detail = f"the body was not complete after {BODY_SECONDS:g} seconds"
         raise ProblemError("body_timeout", detail, {"Connection": "close"}) from exc
-    finally:
-        _held -= total
     if place:
         place.take()
     return Body(b"".join(chunks), request.headers.get("content-type"))
@@ -143,14 +175,14 @@ def parse_json(body: bytes) -> Any:
         raise ProblemError("invalid_request", "the body is not JSON, though Content-Type says so") from exc
 
 
-def feedback(body: Body) -> Feedback:
+def feedback(body: Body) -> Told:
     """The true label that a body tells.
 
     Raises:
         ProblemError: `invalid_request`.
     """
     try:
-        return Feedback.model_validate(parse_json(body.data))
+        return Told.model_validate(parse_json(body.data))
     except ValidationError as exc:
         first = exc.errors()[0]
         where = ".".join(map(str, first["loc"]))

@@ -5,8 +5,10 @@ from __future__ import annotations
 import ctypes
 import logging
 import random
+import re
 import threading
 import time
+import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -88,7 +90,7 @@ class Champion:
             self._failed(str(exc), version)
         except Exception as exc:
             answered = version is not None
-            logger.exception("looking at the champion failed")
+            logger.error("looking at the champion failed\n%s", masked(traceback.format_exc()))
             self._failed(f"{type(exc).__name__}: {exc}", version)
         self.checked = datetime.now(UTC)
         metrics.registry_reachable.set(answered)
@@ -97,6 +99,7 @@ class Champion:
             metrics.model_is_champion.set(key(self.named) == key(self.current.version))
 
     def _failed(self, why: str, version: ModelVersion | None) -> None:
+        why = masked(why)
         if why != self.problem:
             logger.warning("keeping the model that is loaded: %s", why)
         self.problem = why
@@ -123,21 +126,23 @@ class Champion:
 
     def _load_last_good(self) -> None:
         """Without a registry: the version served last, else the detector that ships with cifake, if there is one."""
-        for kept in (last_good(), shipped()):
-            if kept is None:
-                continue
+        for find in (last_good, shipped):
             try:
-                self._swap(*kept, from_cache=True)
-                return
-            except CifakeError as exc:
-                logger.warning("the model in %s cannot be used: %s", kept[1], exc)
+                if kept := find():
+                    self._swap(*kept, from_cache=True)
+                    return
+            except Exception as exc:  # damaged in whatever way, it must not keep the other from serving
+                logger.warning("the %s model cannot be used: %s: %s", find.__name__, type(exc).__name__, exc)
 
     def _run(self) -> None:
         while not self._stop.is_set():
             rung = _rung()
-            self.check()
-            self._also()
-            give_back_memory()
+            try:
+                self.check()
+                self._also()
+                give_back_memory()
+            except Exception:  # the alias must be followed all the same
+                logger.error("a look at the registry failed\n%s", masked(traceback.format_exc()))
             # Jitter, so that many replicas do not ask at the same moment.
             until = time.monotonic() + settings().poll_seconds * random.uniform(0.8, 1.2)
             while (left := until - time.monotonic()) > 0 and _rung() == rung:
@@ -169,9 +174,14 @@ def load(folder: Path) -> Detector:
     size = detector.info.image_size
     probe = np.random.default_rng(0).integers(0, 256, (2, size, size, 3), np.uint8)
     worst = float(np.abs(detector.explain(probe).logits - detector.score(probe)[0]).max())
-    if worst > PARITY_TOLERANCE:
+    if not worst <= PARITY_TOLERANCE:  # NaN is neither
         raise ModelError(f"{folder}: the explanation graph's logits differ from the score graph's by {worst:.2g}")
     return detector
+
+
+def masked(text: str) -> str:
+    """Without the user and password of any URL in it: a problem is shown to strangers."""
+    return re.sub(r"://[^/\s]*@", "://***@", text)
 
 
 def give_back_memory() -> None:

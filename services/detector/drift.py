@@ -6,6 +6,7 @@ beside prometheus-client's own, and whoever is scraped adds them up; a worker's 
 
 from __future__ import annotations
 
+import logging
 import os
 import threading
 import time
@@ -23,6 +24,8 @@ from cifake_core.monitoring.window import Window, empty
 from cifake_core.settings import settings
 from services.detector.background import GATHER_SECONDS, Background
 from services.detector.champion import Served
+
+logger = logging.getLogger("bentoml.cifake.drift")
 
 
 class _Seen(NamedTuple):
@@ -95,8 +98,12 @@ class _Facts(Collector):
         psi = GaugeMetricFamily("cifake_drift_psi", "Population stability index of live traffic.", labels=labels)
         ks = GaugeMetricFamily("cifake_drift_ks", "Kolmogorov-Smirnov distance of live traffic.", labels=labels)
         count = GaugeMetricFamily("cifake_drift_window_count", "Values in the drift window.", labels=labels)
-        with self._watch._lock:
-            moved = self._watch.window(served).moved(time.time(), _others(served))
+        try:
+            with self._watch._lock:
+                moved = self._watch.window(served).moved(time.time(), _others(served))
+        except OSError as exc:  # a full or broken disk must not take the other figures away
+            logger.warning("drift cannot be told: %s", exc)
+            return
         for name, feature in moved.items():
             key = [name, str(served.version.version)]
             count.add_metric(key, feature.values)

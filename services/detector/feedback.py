@@ -1,10 +1,12 @@
 """What became of verdicts: kept by request id for a while, without the image, so that a true label can be held to it.
 
-Both go to one SQLite database in CIFAKE_HOME, which all workers share; feedback rows are only ever added.
+Both go to one SQLite database in CIFAKE_HOME, which all workers share. When a verdict goes, what was said of it stays
+in the totals alone.
 """
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import sqlite3
 import time
@@ -14,7 +16,7 @@ from contextlib import closing, contextmanager
 from typing import NamedTuple
 
 from prometheus_client import Metric
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
 from cifake_core.client.answers import Batch, Feedback, FeedbackReceipt, Served, Verdict
@@ -25,7 +27,8 @@ from services.detector.problems import ProblemError
 
 logger = logging.getLogger("bentoml.cifake.feedback")
 
-PURGE_SECONDS = 3600.0
+PURGE_SECONDS = 600.0
+MOST_VERDICTS = 1_000_000  # after a purge; some 130 MB
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS verdicts (
   request_id TEXT, position INTEGER, at REAL, model_version INTEGER, label TEXT, probability_real REAL,
@@ -36,12 +39,25 @@ CREATE TABLE IF NOT EXISTS feedback (
   number INTEGER PRIMARY KEY AUTOINCREMENT, request_id TEXT, position INTEGER, at REAL, truth TEXT,
   model_version INTEGER, label TEXT, probability_real REAL
 );
+CREATE TABLE IF NOT EXISTS totals (
+  model_version INTEGER, truth TEXT, label TEXT, number INTEGER, PRIMARY KEY (model_version, truth, label)
+) WITHOUT ROWID;
 """
 # Of several about one image the last counts: people correct themselves.
-_COUNTS = """
-SELECT model_version, truth, label, COUNT(*) FROM feedback
-WHERE number IN (SELECT MAX(number) FROM feedback GROUP BY request_id, position)
-GROUP BY model_version, truth, label
+_LAST = "number IN (SELECT MAX(number) FROM feedback GROUP BY request_id, position)"
+_COUNTS = f"""
+SELECT model_version, truth, label, SUM(number) FROM (
+  SELECT model_version, truth, label, COUNT(*) AS number FROM feedback WHERE {_LAST}
+  GROUP BY model_version, truth, label
+  UNION ALL SELECT model_version, truth, label, number FROM totals
+) GROUP BY model_version, truth, label
+"""
+_SETTLED = "NOT EXISTS (SELECT 1 FROM verdicts AS v WHERE (v.request_id, v.position) = (f.request_id, f.position))"
+_SETTLE = f"""
+INSERT INTO totals
+  SELECT model_version, truth, label, COUNT(*) FROM feedback AS f WHERE {_LAST} AND {_SETTLED}
+  GROUP BY model_version, truth, label
+  ON CONFLICT DO UPDATE SET number = number + excluded.number
 """
 
 
@@ -74,39 +90,47 @@ class Verdicts:
                 label, probability = verdict.label, verdict.probability_real
                 self._background.put(_Said(request_id, position, now, answer.model.version, label, probability))
 
-    def feedback(self, given: Feedback) -> FeedbackReceipt:
-        """Add the true label of an image that was answered before; blocks for some milliseconds.
+    async def feedback(self, given: Feedback) -> FeedbackReceipt:
+        """Add the true label of an image that was answered before.
 
         Raises:
-            ProblemError: `unknown_request`.
+            ProblemError: `unknown_request`, `no_feedback`.
         """
         deadline = time.monotonic() + 3 * GATHER_SECONDS  # the verdict may not have been written yet
-        find = "SELECT model_version, label, probability_real FROM verdicts WHERE request_id = ? AND position = ?"
         while True:
-            with self._open() as database:
-                found = database.execute(find, (given.request_id, given.index)).fetchone()
-                if found:
-                    row = (given.request_id, given.index, time.time(), given.label, *found)
-                    database.execute(
-                        "INSERT INTO feedback (request_id, position, at, truth, model_version, label, probability_real)"
-                        " VALUES (?, ?, ?, ?, ?, ?, ?)",
-                        row,
-                    )
-                    return FeedbackReceipt(
-                        request_id=given.request_id,
-                        index=given.index,
-                        label=given.label,
-                        verdict=found[1],
-                        correct=None if found[1] == "UNSURE" else found[1] == given.label,
-                        model_version=found[0],
-                    )
+            try:
+                if receipt := await asyncio.to_thread(self._add, given):
+                    return receipt
+            except (sqlite3.Error, OSError) as exc:
+                logger.warning("feedback cannot be kept: %s", exc)
+                raise ProblemError("no_feedback", "the label was not kept", {"Retry-After": "5"}) from exc
             if time.monotonic() > deadline:
                 raise ProblemError(
                     "unknown_request",
                     f"no verdict under request id {given.request_id!r}, index {given.index}, in the last "
                     f"{settings().feedback_days:g} days of this replica",
                 )
-            time.sleep(GATHER_SECONDS / 2)
+            await asyncio.sleep(GATHER_SECONDS / 2)
+
+    def _add(self, given: Feedback) -> FeedbackReceipt | None:
+        find = "SELECT model_version, label, probability_real FROM verdicts WHERE request_id = ? AND position = ?"
+        with self._open() as database:
+            found = database.execute(find, (given.request_id, given.index)).fetchone()
+            if not found:
+                return None
+            database.execute(
+                "INSERT INTO feedback (request_id, position, at, truth, model_version, label, probability_real)"
+                " VALUES (?, ?, ?, ?, ?, ?, ?)",
+                (given.request_id, given.index, time.time(), given.label, *found),
+            )
+        return FeedbackReceipt(
+            request_id=given.request_id,
+            index=given.index,
+            label=given.label,
+            verdict=found[1],
+            correct=None if found[1] == "UNSURE" else found[1] == given.label,
+            model_version=found[0],
+        )
 
     def counts(self) -> list[tuple[int, str, str, int]]:
         """(model version, true label, verdict, how many) of all feedback."""
@@ -118,11 +142,19 @@ class Verdicts:
     def _write(self, said: list[_Said]) -> None:
         self._writer = self._writer or _connect()
         with self._writer as database:
-            database.executemany("INSERT OR REPLACE INTO verdicts VALUES (?, ?, ?, ?, ?, ?)", said)
+            # Whoever uses an id again must not change what was answered under it.
+            database.executemany("INSERT OR IGNORE INTO verdicts VALUES (?, ?, ?, ?, ?, ?)", said)
             if time.monotonic() - self._purged > PURGE_SECONDS:
-                oldest = time.time() - 86400 * settings().feedback_days
-                database.execute("DELETE FROM verdicts WHERE at < ?", (oldest,))
+                self._purge(database)
                 self._purged = time.monotonic()
+
+    def _purge(self, database: sqlite3.Connection) -> None:
+        oldest = time.time() - 86400 * settings().feedback_days
+        database.execute("DELETE FROM verdicts WHERE at < ?", (oldest,))
+        beyond = "SELECT at FROM verdicts ORDER BY at DESC LIMIT 1 OFFSET ?"
+        database.execute(f"DELETE FROM verdicts WHERE at <= ({beyond})", (MOST_VERDICTS,))
+        database.execute(_SETTLE)
+        database.execute(f"DELETE FROM feedback AS f WHERE {_SETTLED} OR NOT {_LAST}")
 
     @contextmanager
     def _open(self) -> Iterator[sqlite3.Connection]:
@@ -152,7 +184,9 @@ class LiveAccuracy(Collector):
         except sqlite3.Error as exc:  # a full or broken disk must not take the other figures away
             logger.warning("feedback cannot be read: %s", exc)
             return
-        told = CounterMetricFamily("cifake_feedback", "True labels told.", labels=["truth", "verdict", "model_version"])
+        # No counter: a label that is corrected moves from one series to another.
+        labels = ["truth", "verdict", "model_version"]
+        told = GaugeMetricFamily("cifake_feedback_total", "True labels told.", labels=labels)
         right: Counter[int] = Counter()
         decided: Counter[int] = Counter()
         for version, truth, verdict, number in counts:

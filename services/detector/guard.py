@@ -16,7 +16,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from cifake_core.settings import settings
-from services.detector import metrics, problems
+from services.detector import bodies, metrics, problems
 from services.detector.capacity import Place
 from services.detector.keys import Keys
 from services.detector.problems import ProblemError
@@ -30,7 +30,7 @@ Send = Callable[[Message], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 PROBES = ("/livez", "/readyz", "/healthz")  # BentoML's own
-_ID = re.compile(rb"[A-Za-z0-9._-]{8,64}")
+_ID = re.compile(bodies.REQUEST_ID.encode())
 # The page loads nothing from elsewhere; its heatmaps are blob: URLs of its own.
 HEADERS = [
     (b"x-content-type-options", b"nosniff"),
@@ -84,7 +84,8 @@ class Guard:
         request_id = identify(scope["headers"])
         state = scope.setdefault("state", {})
         place = state.get("place") or self.place(scope["path"])
-        state.update(request_id=request_id, place=place)
+        held = bodies.Held()
+        state.update(request_id=request_id, place=place, held=held)
         status, key, told = 0, None, self.log.isEnabledFor(logging.INFO)
 
         async def answer(message: Message) -> None:
@@ -113,6 +114,7 @@ class Guard:
             if not status:
                 await problems.response("internal", problems.SEE_LOG, request_id)(scope, receive, answer)
         finally:
+            held.release()
             if place:
                 place.leave()
             seconds = time.perf_counter() - start

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import base64
 import itertools
+import threading
+from contextlib import nullcontext
 from datetime import UTC, datetime
 from typing import Any, Literal, NamedTuple
 
@@ -14,12 +16,17 @@ from cifake_core.client.answers import ExplainOptions
 from cifake_core.errors import ImageRejectedError
 from cifake_core.explain import explainer, faithfulness, overlay
 from cifake_core.images import codec
-from cifake_core.settings import LABELS
+from cifake_core.settings import LABELS, settings
 from services.detector import metrics, problems
 from services.detector.champion import Served
 from services.detector.drift import watch
 from services.detector.problems import ProblemError
 from services.detector.shadow import shadow
+
+LARGE = 4_000_000  # pixels; a larger image takes up to half a gigabyte while it is decoded, so one at a time
+BATCH_PIXELS = 4  # a batch's images may have this many times the largest single image's
+
+_large = threading.Lock()
 
 
 class Scored(NamedTuple):
@@ -45,7 +52,8 @@ def prepare(data: bytes, size: int) -> tuple[codec.Normalised, np.ndarray]:
     Raises:
         ProblemError: the image was refused.
     """
-    with metrics.stage("decode"):
+    alone = not codec.is_canonical(data) and codec.effort(data) > LARGE
+    with _large if alone else nullcontext(), metrics.stage("decode"):
         try:
             image = codec.normalise(data)
         except ImageRejectedError as exc:
@@ -89,7 +97,14 @@ def classified_together(items: list[tuple[Served, bytes]]) -> list[answers.Class
 
 
 def classified_batch(served: Served, images: list[bytes]) -> answers.Batch:
-    """The verdicts on several images; a refused one gets its problem instead."""
+    """The verdicts on several images; a refused one gets its problem instead.
+
+    Raises:
+        ProblemError: `too_many_pixels`, before any is decoded.
+    """
+    most = BATCH_PIXELS * settings().max_image_pixels
+    if sum(codec.effort(data) for data in images if not codec.is_canonical(data)) > most:
+        raise ProblemError("too_many_pixels", f"the images of a batch may have at most {most:,} pixels together")
     results = []
     for each in _scored_all(served, images):
         if isinstance(each, Scored):

@@ -18,10 +18,13 @@ _MISSING = "send an API key as `X-API-Key: …` or `Authorization: Bearer …`"
 
 
 def needed() -> bool:
-    """Are keys asked for? By default wherever others than this machine can reach the service."""
+    """Are keys asked for? By default wherever others than this machine can reach the service.
+
+    Without CIFAKE_HOST, which `cifake serve` sets, the address is unknown: `bentoml serve` binds to all.
+    """
     if settings().auth != "auto":
         return settings().auth == "on"
-    host = settings().host
+    host = settings().host if "host" in settings().model_fields_set else ""
     try:
         return not ipaddress.ip_address(host).is_loopback
     except ValueError:
@@ -33,14 +36,17 @@ class Keys:
 
     Args:
         file: the secret file; without one, or with one that cannot be read, no key is right.
-        rate: requests a second that each key may make in this worker, in bursts of twice as many; 0 for any number.
+        rate: requests a second that each key may make in this worker, in bursts of twice as many but at least one; 0
+            for any number.
     """
 
     def __init__(self, file: Path | None, rate: float) -> None:
         self._file, self._rate = file, rate
+        self._burst = max(1, 2 * rate)
         self._digests: dict[str, bytes] = {}
         self._stamp: tuple[int, int] | None = None
         self._looked = -_LOOK_SECONDS
+        self._problem = ""
         self._buckets: dict[str, tuple[float, float]] = {}
 
     def check(self, headers: list[tuple[bytes, bytes]]) -> str:
@@ -65,8 +71,8 @@ class Keys:
         if not self._rate:
             return
         now = time.monotonic()
-        tokens, since = self._buckets.get(name, (2 * self._rate, now))
-        tokens = min(2 * self._rate, tokens + (now - since) * self._rate)
+        tokens, since = self._buckets.get(name, (self._burst, now))
+        tokens = min(self._burst, tokens + (now - since) * self._rate)
         if tokens < 1:
             wait = max(1, round((1 - tokens) / self._rate))
             detail = f"this key may make {self._rate:g} requests a second"
@@ -84,10 +90,14 @@ class Keys:
             if stamp == self._stamp:
                 return
             self._digests = _parse(self._file.read_text())
-            self._stamp = stamp
+            self._stamp, self._problem = stamp, ""
             logger.info("%s: %d API keys", self._file, len(self._digests))
-        except (OSError, ValueError) as exc:  # a broken new file leaves the old keys
-            logger.error("%s: no API keys read from it: %s", self._file, exc)
+        except (OSError, ValueError) as exc:
+            if isinstance(exc, OSError):  # gone, and the keys with it; a broken new file leaves the old ones
+                self._digests, self._stamp = {}, None
+            if str(exc) != self._problem:
+                logger.error("%s: no API keys read from it: %s", self._file, exc)
+            self._problem = str(exc)
 
 
 def _parse(text: str) -> dict[str, bytes]:

@@ -6,7 +6,8 @@ from typing import Any
 
 from fastapi import FastAPI
 
-from cifake_core.client.answers import Feedback, Problem
+from cifake_core.client.answers import Problem
+from services.detector.bodies import Told
 from services.detector.problems import CODES, MEDIA_TYPE
 
 # The smallest honest example: a 2×2 PNG.
@@ -80,8 +81,8 @@ def takes_images() -> dict[str, Any]:
         "multipart/form-data": {"schema": form},
         "application/json": {"schema": document, "examples": {"png": {"value": {"images": [PNG]}}}},
     }
-    codes = ("missing_image", "invalid_request", "too_many_bytes", "too_many_images", "body_timeout")
-    return _arguments(content, (*codes, "overloaded", "no_model"))
+    codes = ("missing_image", "invalid_request", "too_many_bytes", "too_many_images", "too_many_pixels")
+    return _arguments(content, (*codes, "body_timeout", "overloaded", "no_model"))
 
 
 def explains(media_type: str | None = None) -> dict[str, Any]:
@@ -95,8 +96,8 @@ def explains(media_type: str | None = None) -> dict[str, Any]:
 
 def takes_feedback() -> dict[str, Any]:
     """Arguments of a route whose body is `Feedback`."""
-    content = {"application/json": {"schema": Feedback.model_json_schema()}}
-    codes = ("invalid_request", "too_many_bytes", "body_timeout", "overloaded", "unknown_request")
+    content = {"application/json": {"schema": Told.model_json_schema()}}
+    codes = ("invalid_request", "too_many_bytes", "body_timeout", "overloaded", "unknown_request", "no_feedback")
     return _arguments(content, codes)
 
 

@@ -25,10 +25,12 @@ CODES: dict[str, tuple[int, str]] = {
     "invalid_request": (422, "The request is not valid"),
     "too_many_images": (413, "Too many images in one request"),
     "body_timeout": (408, "The body came too slowly"),
+    "client_gone": (499, "The client went away before its body was complete"),  # for the log and the metrics alone
     "unauthorized": (401, "An API key is needed"),
     "rate_limited": (429, "Too many requests with this key"),
     "overloaded": (503, "The service is at capacity"),
     "no_model": (503, "No model is loaded yet"),
+    "no_feedback": (503, "Feedback cannot be kept now"),
     "not_found": (404, "No such page"),
     "unknown_request": (404, "No verdict under this request id"),
     "method_not_allowed": (405, "This method is not allowed here"),

@@ -1,4 +1,7 @@
-"""The BentoML service: `bentoml serve services.detector.service:Detector`, or `cifake serve`."""
+"""The BentoML service: `cifake serve`, or `bentoml serve services.detector.service:Detector`.
+
+The latter asks for API keys unless CIFAKE_HOST says that only this machine can reach it.
+"""
 
 from __future__ import annotations
 

@@ -14,12 +14,12 @@ from typing import NamedTuple
 import numpy as np
 from prometheus_client import Counter, Gauge, Histogram
 
-from cifake_core.errors import CifakeError, NotRegisteredError
+from cifake_core.errors import NotRegisteredError
 from cifake_core.images import codec
 from cifake_core.registry.artifacts import fetch, resolve
 from cifake_core.settings import settings
 from services.detector.background import Background
-from services.detector.champion import Served, key, load
+from services.detector.champion import Served, key, load, masked
 
 logger = logging.getLogger("bentoml.cifake.shadow")
 
@@ -61,10 +61,11 @@ class Shadow:
             self._problem = ""
         except NotRegisteredError:
             self.current = None
-        except CifakeError as exc:
-            if str(exc) != self._problem:
-                logger.warning("no challenger in the shadow: %s", exc)
-            self._problem = str(exc)
+        except Exception as exc:
+            problem = masked(f"{type(exc).__name__}: {exc}")
+            if problem != self._problem:
+                logger.warning("no challenger in the shadow: %s", problem)
+            self._problem = problem
         version_loaded.set(self.current.version.version if self.current else 0)
 
     def observe(self, served: Served, pixels: np.ndarray, probability_real: float) -> None:

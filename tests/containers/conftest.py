@@ -127,7 +127,8 @@ def podman() -> Podman:
     if os.environ.get("CIFAKE_TEST_IMAGES") != "1":
         pytest.skip("images are tested by `make test-images`, which needs podman and built images")
     own = CHECKOUT / "scripts/containers/podman"
-    command = os.environ.get("CONTAINER_TOOL") or (shutil.which("podman") if os.getuid() else str(own)) or "podman"
+    asked = os.environ.get("CONTAINER_TOOL") or os.environ.get("CIFAKE_CONTAINER_TOOL")
+    command = asked or (shutil.which("podman") if os.getuid() else str(own)) or "podman"
     if subprocess.run([command, "version"], cwd=CHECKOUT, capture_output=True).returncode:
         pytest.skip(f"no podman: {command} does not run")
     version = re.search(r'^version = "(.*)"', (CHECKOUT / "pyproject.toml").read_text(), re.MULTILINE)

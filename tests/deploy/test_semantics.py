@@ -9,10 +9,12 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 
 from deploy.check import model, semantics
+from services.detector.keys import Keys
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 KUBECTL = CHECKOUT / ".venv-deploy/bin/kubectl"
@@ -46,6 +48,11 @@ def find(objects: list[dict[str, Any]], kind: str, name: str) -> dict[str, Any]:
 
 def container(objects: list[dict[str, Any]], kind: str, name: str) -> dict[str, Any]:
     return find(objects, kind, name)["spec"]["template"]["spec"]["containers"][0]
+
+
+@pytest.fixture(scope="session")
+def production(render: Callable[[str], list[dict[str, Any]]]) -> list[dict[str, Any]]:
+    return render("production")
 
 
 def test_the_local_overlay_has_no_problems(local: list[dict[str, Any]]) -> None:
@@ -151,16 +158,50 @@ def test_network_policies_allow_exactly_the_named_connections(local: list[dict[s
     assert found == CONNECTIONS
 
 
-def test_with_monitoring_steps_and_scheduler_alone_push_their_figures_to_the_gateway_they_are_told(
-    render: Callable[[str], list[dict[str, Any]]],
+@pytest.mark.parametrize(
+    ("kind", "name", "expected"),
+    [
+        ("Deployment", "detector", "Deployment/detector: an Ingress publishes it, but it asks for no API key"),
+        ("StatefulSet", "airflow-scheduler", "StatefulSet/airflow-scheduler: uses a detector that asks for API keys"),
+    ],
+)
+def test_a_published_detector_without_keys_or_a_user_of_it_without_one_is_found_out(
+    production: list[dict[str, Any]], kind: str, name: str, expected: str
 ) -> None:
-    objects = render("production")
-    pods = {p.object["metadata"]["name"]: p for p in model.workloads(objects)}
+    assert list(semantics.published(production)) == []
+    broken = copy.deepcopy(production)
+    variables = container(broken, kind, name)["env"]
+    variables[:] = [v for v in variables if not v["name"].startswith(("CIFAKE_AUTH", "CIFAKE_API_KEY_"))]
+    if kind == "Deployment":
+        variables.append({"name": "CIFAKE_AUTH", "value": "off"})
+    assert any(problem.startswith(expected) for problem in semantics.published(broken))
+
+
+def test_the_key_that_steps_send_is_one_the_detector_knows(tmp_path: Path) -> None:
+    subprocess.run([sys.executable, CHECKOUT / "deploy/make_secrets.py", tmp_path], check=True)
+    known = Keys(tmp_path / "detector-keys/keys", rate=0)
+    assert known.check([(b"x-api-key", (tmp_path / "detector-client/key").read_bytes().strip())]) == "pipeline"
+
+
+def test_a_rollout_asks_every_replica_and_prometheus_scrapes_each_once(production: list[dict[str, Any]]) -> None:
+    settings = next(o for o in production if o["metadata"]["name"].startswith("cifake-settings"))["data"]
+    asked = find(production, "Service", urlsplit(settings["CIFAKE_REPLICAS_URL"]).hostname or "")
+    assert asked["spec"]["clusterIP"] == "None", "one address would stand for all replicas"
+    assert asked["spec"]["selector"] == find(production, "Service", "detector")["spec"]["selector"]
+    monitor = find(production, "ServiceMonitor", "detector")["spec"]["selector"]
+    services = [o for o in production if o["kind"] == "Service" and model.matches(monitor, o["metadata"]["labels"])]
+    assert [o["metadata"]["name"] for o in services] == ["detector"]
+
+
+def test_with_monitoring_steps_and_scheduler_alone_push_their_figures_to_the_gateway_they_are_told(
+    production: list[dict[str, Any]],
+) -> None:
+    pods = {p.object["metadata"]["name"]: p for p in model.workloads(production)}
     target, users = pods["pushgateway"].labels, {"step-train", "step-generate", "airflow-scheduler"}
-    assert {name for name, pod in pods.items() if model.allows(objects, pod.labels, target, 9091)} == users
+    assert {name for name, pod in pods.items() if model.allows(production, pod.labels, target, 9091)} == users
     settings = {
         item["metadata"]["name"]: item["data"]
-        for item in objects
+        for item in production
         if item["kind"] == "ConfigMap" and item["metadata"]["name"].startswith("cifake-settings")
     }
     for name in users:
@@ -171,5 +212,5 @@ def test_with_monitoring_steps_and_scheduler_alone_push_their_figures_to_the_gat
             if source["configMapRef"]["name"].startswith("cifake-settings")
         }
         assert settings[read]["CIFAKE_PUSH_GATEWAY"] == "http://pushgateway:9091"
-    (monitor,) = [o for o in objects if o["kind"] == "ServiceMonitor" and o["metadata"]["name"] == "pushgateway"]
+    (monitor,) = [o for o in production if o["kind"] == "ServiceMonitor" and o["metadata"]["name"] == "pushgateway"]
     assert monitor["spec"]["endpoints"][0]["honorLabels"], "otherwise a step's `job` would be lost"

@@ -4,10 +4,20 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 
+from cifake_core.bundle import FILE
+from cifake_core.errors import ModelError, RegistryError
+from cifake_core.registry.artifacts import ModelVersion, remember
+from cifake_core.settings import settings
+from services.detector import champion
+from services.detector.champion import Champion
 from tests.service.conftest import Process, Registry, metric, wait_for
+from tests.tiny_bundle import write_tiny_bundle
 
 
 def _version(service: Process) -> int:
@@ -107,3 +117,56 @@ def test_without_any_model_the_service_lives_but_is_not_ready(
     assert int(answer.headers["retry-after"]) > 0
     wait_for(lambda: service.get("/status").json()["problem"], 20)
     service.stop()
+
+
+@pytest.fixture
+def without_registry(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Looking at the alias fails, and says where it looked."""
+
+    def resolve(_: str) -> ModelVersion:
+        raise RegistryError("cannot find it at http://me:secret@registry:5000: no answer")
+
+    monkeypatch.setattr(champion, "resolve", resolve)
+    monkeypatch.setenv("CIFAKE_POLL_SECONDS", "0.05")
+    settings.cache_clear()
+
+
+def test_a_last_good_model_damaged_in_any_way_leaves_the_shipped_one(without_registry: None) -> None:
+    spoilt = write_tiny_bundle(settings().cache / "models" / "spoilt")
+    (spoilt / FILE).write_text((spoilt / FILE).read_text().replace("block1", "block9"))  # which its graph has not
+    remember(ModelVersion(name="cifake-detector", version=3, run_id="r", dataset_version="0" * 16), spoilt)
+    following = Champion()
+    following.check()
+    assert following.current.version.version == 0
+
+
+def test_a_problem_tells_no_password(without_registry: None, caplog: pytest.LogCaptureFixture) -> None:
+    following = Champion()
+    following.check()
+    assert following.problem == "cannot find it at http://***@registry:5000: no answer"
+    assert "secret" not in caplog.text
+
+
+def test_what_fails_after_a_look_does_not_end_the_looking(without_registry: None) -> None:
+    looks = []
+
+    def fail() -> None:
+        looks.append(1)
+        raise KeyError("logit")
+
+    following = Champion(also=fail)
+    following.start()
+    wait_for(lambda: len(looks) > 2, 20)
+    following.stop()
+
+
+def test_a_model_that_answers_nan_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    logits = np.array([0.5, np.nan], np.float32)
+    broken = SimpleNamespace(
+        info=SimpleNamespace(image_size=32),
+        explain=lambda _: SimpleNamespace(logits=logits),
+        score=lambda _: (logits, logits),
+    )
+    monkeypatch.setattr(champion, "Detector", lambda *_, **__: broken)
+    with pytest.raises(ModelError, match="nan"):
+        champion.load(Path("broken"))

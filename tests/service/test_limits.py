@@ -2,21 +2,33 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
+import io
 import re
 import socket
 import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from functools import partial
+from pathlib import Path
+from typing import Any
 
 import httpx
+import numpy as np
 import pytest
+from PIL import Image
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse
 
 from cifake_core.client.answers import Batch, Classification, HeatmapAnswer, ModelCard, Problem
+from cifake_core.images import codec
 from cifake_core.settings import settings
-from services.detector import keys
-from tests.service.conftest import Process, Registry, wait_for
+from services.detector import bodies, inference, keys
+from services.detector.guard import Guard
+from services.detector.problems import ProblemError
+from tests.service.conftest import Process, Registry, encoded, wait_for
 
 
 def test_a_batch_answers_each_image_on_its_own(service: Process, photo: bytes) -> None:
@@ -36,6 +48,89 @@ def test_a_batch_with_too_many_images_is_refused(service: Process) -> None:
     assert Problem.model_validate_json(answer.content).code == "too_many_images"
 
 
+def png(width: int, height: int) -> bytes:
+    buffer = io.BytesIO()
+    Image.new("1", (width, height)).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def test_a_batch_of_too_many_pixels_is_refused_before_any_is_decoded(service: Process, photo: bytes) -> None:
+    answer = service.post("/classify_batch", files=[("image", png(6300, 6300))] * 5)
+    assert (answer.status_code, answer.json()["code"]) == (422, "too_many_pixels")
+    alone = service.post("/classify_batch", files=[("image", png(10_000, 5_000)), ("image", photo)]).json()["results"]
+    assert alone[0]["problem"]["code"] == "too_many_pixels"
+    assert alone[1]["verdict"]
+
+
+@pytest.mark.parametrize(("width", "together"), [(2500, False), (1000, True)])
+def test_large_images_are_decoded_one_at_a_time(
+    width: int, together: bool, monkeypatch: pytest.MonkeyPatch, photo: bytes
+) -> None:
+    met = threading.Barrier(2)
+    small = codec.normalise(photo)
+
+    def normalise(_: bytes) -> codec.Normalised:
+        met.wait(20 if together else 0.2)
+        return small
+
+    monkeypatch.setattr(codec, "normalise", normalise)
+    with ThreadPoolExecutor(2) as pool:
+        outcomes = [pool.submit(inference.prepare, png(width, 2000), 32) for _ in range(2)]
+    assert [outcome.exception() is None for outcome in outcomes] == [together, together]
+
+
+def ask(guard: Guard, receive: Callable[[], Any]) -> Any:
+    """The status with which a guard answers a post to /."""
+    scope = {"type": "http", "method": "POST", "path": "/", "query_string": b"", "headers": [], "state": {}}
+
+    async def asked() -> int:
+        said = []
+
+        async def send(message: dict[str, Any]) -> None:
+            said.append(message)
+
+        await guard(scope, receive, send)
+        return said[0]["status"]
+
+    return asked()
+
+
+def test_a_body_is_counted_until_its_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bodies, "HELD_BYTES", 1000)
+
+    async def receive() -> dict[str, Any]:
+        return {"type": "http.request", "body": bytes(600), "more_body": False}
+
+    async def main() -> None:
+        reached, enough = asyncio.Event(), asyncio.Event()
+
+        async def app(scope: Any, receive: Any, send: Any) -> None:
+            await bodies.read(Request(scope, receive))
+            reached.set()
+            await enough.wait()
+            await PlainTextResponse("done")(scope, receive, send)
+
+        guard = Guard(app, ["/"], lambda _: None, {})
+        first = asyncio.create_task(ask(guard, receive))
+        await reached.wait()
+        assert await asyncio.wait_for(ask(guard, receive), 10) == 503
+        enough.set()
+        assert await first == 200
+        assert await ask(guard, receive) == 200
+
+    asyncio.run(main())
+
+
+def test_a_client_that_goes_away_is_not_told_that_it_was_wrong() -> None:
+    async def receive() -> dict[str, Any]:
+        return {"type": "http.disconnect"}
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await bodies.read(Request(scope, receive))
+
+    assert asyncio.run(ask(Guard(app, ["/"], lambda _: None, {}), receive)) == 499
+
+
 def test_explain_map_tells_the_map_and_its_faithfulness(service: Process, photo: bytes) -> None:
     answer = service.post("/explain_map", content=photo, params={"method": "hirescam", "target": "FAKE"})
     heatmap = HeatmapAnswer.model_validate_json(answer.content)
@@ -52,10 +147,6 @@ def test_the_model_card_names_blocks_and_methods(service: Process) -> None:
 
 
 def test_a_shrunk_image_carries_a_warning(service: Process, photo: bytes) -> None:
-    import numpy as np
-
-    from tests.service.conftest import encoded
-
     large = encoded(np.zeros((200, 300, 3), np.uint8), "PNG")
     warnings = service.post("/classify", content=large).json()["warnings"]
     assert any("300×200" in warning for warning in warnings)
@@ -107,14 +198,52 @@ def test_a_key_opens_and_has_its_rate(guarded: Process, photo: bytes) -> None:
 
 
 @pytest.mark.parametrize(
-    ("host", "asked"), [("127.0.0.1", False), ("localhost", False), ("::1", False), ("0.0.0.0", True)]
+    ("host", "asked"), [("127.0.0.1", False), ("localhost", False), ("::1", False), ("0.0.0.0", True), (None, True)]
 )
 def test_keys_are_asked_for_wherever_others_can_reach_it(
-    host: str, asked: bool, monkeypatch: pytest.MonkeyPatch
+    host: str | None, asked: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("CIFAKE_HOST", host)
+    if host is None:
+        monkeypatch.delenv("CIFAKE_HOST", raising=False)
+    else:
+        monkeypatch.setenv("CIFAKE_HOST", host)
     settings.cache_clear()
     assert keys.needed() is asked
+
+
+SESAME = [(b"x-api-key", b"open sesame")]
+
+
+@pytest.fixture
+def key_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setattr(keys, "_LOOK_SECONDS", 0)
+    file = tmp_path / "keys"
+    file.write_text(f"alice {hashlib.sha256(b'open sesame').hexdigest()}\n")
+    return file
+
+
+def test_a_rate_below_one_lets_one_request_through(key_file: Path) -> None:
+    slow = keys.Keys(key_file, 0.1)
+    assert slow.check(SESAME) == "alice"
+    with pytest.raises(ProblemError) as caught:
+        slow.check(SESAME)
+    assert caught.value.code == "rate_limited"
+    assert caught.value.headers == {"Retry-After": "10"}
+
+
+def test_without_the_file_no_key_is_right(key_file: Path, caplog: pytest.LogCaptureFixture) -> None:
+    known = keys.Keys(key_file, 0)
+    text = key_file.read_text()
+    assert known.check(SESAME) == "alice"
+    key_file.write_text("broken")
+    assert known.check(SESAME) == "alice"
+    key_file.unlink()
+    for _ in range(3):
+        with pytest.raises(ProblemError, match="no API keys"):
+            known.check(SESAME)
+    assert caplog.text.count("No such file") == 1
+    key_file.write_text(text)
+    assert known.check(SESAME) == "alice"
 
 
 def test_more_than_it_can_hold_is_refused_at_once_and_then_it_recovers(

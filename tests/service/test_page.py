@@ -110,6 +110,16 @@ def test_results_stand_side_by_side(page: Page) -> None:
     expect(page.get_by_role("article")).to_have_count(3)
 
 
+def test_very_many_files_are_not_all_asked_about(page: Page) -> None:
+    asked = []
+    page.on("request", lambda request: asked.append(request.url) if "explain_map" in request.url else None)
+    choose(page, *[SAMPLE] * 12)
+    expect(page.locator("#notice")).to_have_text("Only the first 8 of 12 images are shown.")
+    for number in range(8):
+        result(page, number)
+    assert len(asked) == 8
+
+
 def test_it_works_without_a_mouse(page: Page) -> None:
     page.keyboard.press("Tab")
     for _ in range(10):

@@ -7,6 +7,9 @@ from collections.abc import Callable, Iterator
 import numpy as np
 import pytest
 
+from cifake_core.registry.artifacts import ModelVersion
+from cifake_core.settings import settings
+from services.detector import shadow
 from tests.service.conftest import Process, Registry, encoded, metric, wait_for
 
 MODEL = "cifake-detector"
@@ -73,3 +76,21 @@ def test_a_damaged_challenger_disturbs_nobody(
     assert shadowed.post("/classify", content=photo).status_code == 200
     status = shadowed.get("/status").json()
     assert (status["ready"], status["problem"], status["challenger"]) == (True, None, version)
+
+
+def test_a_challenger_that_fails_as_nothing_of_ours_does_is_none(
+    home: object, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def load(_: object) -> None:
+        raise KeyError("logit")
+
+    version = ModelVersion(name=MODEL, version=9, run_id="r", dataset_version="0" * 16)
+    for name, fake in {"resolve": lambda _: version, "fetch": lambda _: None, "load": load}.items():
+        monkeypatch.setattr(shadow, name, fake)
+    monkeypatch.setenv("CIFAKE_SHADOW", "1")
+    settings.cache_clear()
+    shadowing = shadow.Shadow()
+    for _ in range(2):
+        shadowing.look()
+    assert shadowing.current is None
+    assert caplog.text.count("KeyError: 'logit'") == 1

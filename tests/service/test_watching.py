@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
+import json
 import os
 import re
 import signal
@@ -18,12 +20,15 @@ import pytest
 from PIL import Image
 
 from cifake_core.bundle import FILE, REFERENCE, Detector, sha256
+from cifake_core.client import answers
 from cifake_core.errors import ModelError
 from cifake_core.images import codec
 from cifake_core.registry.artifacts import ModelVersion, remember
 from cifake_core.settings import settings
+from services.detector import feedback
 from services.detector.champion import Served
 from services.detector.drift import Watch
+from services.detector.problems import ProblemError
 from tests.service.conftest import Process, metric, wait_for
 from tests.tiny_bundle import write_tiny_bundle
 
@@ -123,6 +128,16 @@ def test_a_model_without_a_reference_says_nothing_of_drift(tmp_path: Path, rng: 
     assert list(watch.collector(None).collect()) == []
 
 
+def test_drift_that_cannot_be_written_is_left_out(
+    tmp_path: Path, rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PROMETHEUS_MULTIPROC_DIR", str(tmp_path / "nowhere"))
+    version = ModelVersion(name="cifake-detector", version=1, run_id="r", dataset_version="0" * 16)
+    bundle = write_tiny_bundle(tmp_path / "bundle", reference=pictures(rng, 100))
+    served = Served(version, Detector(bundle), datetime.now(UTC), False)
+    assert list(Watch().collector(served).collect()) == []
+
+
 def test_a_reference_that_was_changed_is_refused(tmp_path: Path, rng: np.random.Generator) -> None:
     bundle = write_tiny_bundle(tmp_path / "bundle", reference=pictures(rng, 100))
     assert Detector(bundle).reference is not None
@@ -166,12 +181,14 @@ def test_feedback_gives_live_accuracy_with_an_interval(watched: Process, rng: np
         ({"request_id": "never-given", "label": "MAYBE"}, 422, "invalid_request"),
         ({"request_id": "never-given"}, 422, "invalid_request"),
         ({"request_id": "never-given", "label": "REAL", "image": "x"}, 422, "invalid_request"),
+        ({"request_id": "\ud800", "label": "REAL"}, 422, "invalid_request"),
+        ({"request_id": "short", "label": "REAL"}, 422, "invalid_request"),
         ({"request_id": "x" * 100_000, "label": "REAL"}, 413, "too_many_bytes"),
         ([], 422, "invalid_request"),
     ],
 )
 def test_feedback_that_means_nothing_is_refused(watched: Process, document: object, status: int, code: str) -> None:
-    answer = watched.post("/feedback", json=document)
+    answer = watched.post("/feedback", content=json.dumps(document), headers={"Content-Type": "application/json"})
     assert (answer.status_code, answer.json()["code"]) == (status, code)
 
 
@@ -188,3 +205,52 @@ def test_no_image_is_kept(watched: Process, rng: np.random.Generator) -> None:
     assert all(
         image[0][1][100:164] not in file.read_bytes() for file in watched.log.parent.rglob("*") if file.is_file()
     )
+
+
+def said(label: str) -> answers.Classification:
+    return answers.Classification(
+        label=label,
+        probability_real=0.5,
+        threshold=0.5,
+        unsure=None,
+        image=answers.Image(format="PNG", width=1, height=1, resized=True, reencoded=True),
+        warnings=[],
+        model=answers.Model(name="cifake-detector", version=3, dataset_version="0" * 16, topology="tiny"),
+    )
+
+
+def tell(verdicts: feedback.Verdicts, request_id: str, label: str) -> answers.FeedbackReceipt:
+    return asyncio.run(verdicts.feedback(answers.Feedback(request_id=request_id, label=label)))
+
+
+def test_an_id_used_again_does_not_change_the_verdict(home: Path) -> None:
+    verdicts = feedback.Verdicts()
+    for label in ("REAL", "FAKE"):
+        verdicts.remember(said(label), "once-given")
+    assert tell(verdicts, "once-given", "REAL").verdict == "REAL"
+
+
+def test_verdicts_beyond_the_most_go_and_the_totals_stay(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(feedback, "MOST_VERDICTS", 2)
+    monkeypatch.setattr(feedback, "PURGE_SECONDS", -1)
+    verdicts = feedback.Verdicts()
+    for number in range(5):
+        verdicts.remember(said("REAL"), f"number-{number}")
+        for truth in ("REAL", "FAKE"):
+            tell(verdicts, f"number-{number}", truth)
+    assert verdicts.counts() == [(3, "FAKE", "REAL", 5)]
+    with closing(sqlite3.connect(home / "feedback.db")) as database:
+        for table in ("verdicts", "feedback"):
+            kept = database.execute(f"SELECT DISTINCT request_id FROM {table} ORDER BY 1").fetchall()
+            assert kept == [("number-3",), ("number-4",)]
+    with pytest.raises(ProblemError) as caught:
+        tell(verdicts, "number-0", "REAL")
+    assert caught.value.code == "unknown_request"
+
+
+def test_feedback_that_cannot_be_kept_is_a_problem(home: Path) -> None:
+    home.mkdir()
+    (home / "feedback.db").write_bytes(b"not a database" * 100)
+    with pytest.raises(ProblemError) as caught:
+        tell(feedback.Verdicts(), "once-given", "REAL")
+    assert caught.value.code == "no_feedback"

@@ -72,6 +72,8 @@ REFUSED = {
     "another body": lambda: delivery(EVENT + b" "),
     "too old": lambda: delivery(EVENT, at=time.time() - 3600),
     "from the future": lambda: delivery(EVENT, at=time.time() + 3600),
+    "a time beyond all numbers": lambda: {**delivery(EVENT), "X-MLflow-Timestamp": "9" * 400},
+    "a time too long to read": lambda: {**delivery(EVENT), "X-MLflow-Timestamp": "9" * 5000},
     "no time": lambda: {**delivery(EVENT), "X-MLflow-Timestamp": "now"},
     "time altered": lambda: {**delivery(EVENT, at=time.time() - 100), "X-MLflow-Timestamp": str(int(time.time()))},
 }
@@ -90,6 +92,11 @@ def test_a_genuine_delivery_about_something_else_is_taken_and_ignored(workers: P
     ignored = metric(workers, 'cifake_webhook_deliveries_total{outcome="ignored"}')
     assert workers.post(PATH, content=body, headers=delivery(body)).status_code == 204
     assert metric(workers, 'cifake_webhook_deliveries_total{outcome="ignored"}') == ignored + 1
+
+
+def test_a_large_body_is_not_read_before_its_sender_is_known(workers: Process) -> None:
+    answer = workers.post(PATH, content=bytes(100_000))
+    assert (answer.status_code, answer.json()["code"]) == (413, "too_many_bytes")
 
 
 def test_without_a_secret_there_is_no_webhook(service: Process, home: object) -> None:

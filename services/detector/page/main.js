@@ -36,7 +36,9 @@ async function look(files) {
     return;
   }
   if (!card && !(await loadModel())) return;
-  byId("notice").textContent = "";
+  const more = files.length > MOST_PANELS;
+  byId("notice").textContent = more ? `Only the first ${MOST_PANELS} of ${files.length} images are shown.` : "";
+  files = files.slice(0, MOST_PANELS); // each is a request
   if (!byId("compare").checked) [...results.children].forEach(close);
   for (const file of files.toReversed()) show(file.name || "pasted image", file);
   results.firstElementChild.focus();
