@@ -171,7 +171,7 @@ class Status(BaseModel):
     model: Model | None
     since: datetime | None = Field(description="When this worker began to serve the model.")
     from_cache: bool | None = Field(
-        description="The version served last, or the detector that ships: the registry did not answer, or has no champion."
+        description="The version served last, or the detector that ships: no answer or no champion from the registry."
     )
     challenger: int | None = Field(default=None, description="The version that scores in the shadow, in that mode.")
     problem: str | None = Field(description="Why the registry's champion may not be the one being served.")
