@@ -20,6 +20,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--dataset", required=True, help="a version in CIFAKE_HOME")
     parser.add_argument("--versions", required=True, nargs="+", help="of the registered model")
+    parser.add_argument("--name", default="ensemble", help="of the result")
     options = parser.parse_args()
     from cifake_core.bundle import Detector
     from cifake_core.evaluation import slices
@@ -40,7 +41,7 @@ def main() -> None:
             found[split + damage] = {name: _judge(*answers, labels) for name, answers in by_version.items()}
             print(split + damage, found[split + damage], flush=True)
     common.write_result(
-        "ensemble",
+        options.name,
         {
             "what": "accuracy and log loss of detectors, and of their mean answer",
             "dataset version": options.dataset,
