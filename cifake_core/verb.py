@@ -9,12 +9,15 @@ import signal
 import sys
 import traceback
 from collections.abc import Callable, Iterable
-from typing import Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import click
 from pydantic import BaseModel
 
 from cifake_core.errors import CheckFailedError, CifakeError
+
+if TYPE_CHECKING:
+    from cifake_core.storage import Store
 
 T = TypeVar("T")
 DEFECT = 4  # exit code of what should not happen: Python's own 1 would say that a check said no
@@ -44,16 +47,17 @@ def verb(name: str, render: Callable[[Any], str] | None = None, **attributes: An
             signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
             code = 0
             try:
-                if result_url:
-                    _write(result_url, None)  # of an earlier try
+                kept = _object(result_url) if result_url else None
+                if kept:
+                    kept[0].delete(kept[1])  # of an earlier try
                 try:
                     result = function(**options)
                 except CheckFailedError as exc:
                     click.echo(f"cifake {name}: {exc}", err=True)
                     result, code = exc.result, exc.exit_code
                 plain = result.model_dump(mode="json") if isinstance(result, BaseModel) else result
-                if result_url and plain is not None:
-                    _write(result_url, json.dumps(plain).encode())
+                if kept and plain is not None:
+                    kept[0].write(kept[1], json.dumps(plain).encode())
             except CifakeError as exc:
                 click.echo(f"cifake {name}: {exc}", err=True)
                 sys.exit(exc.exit_code)
@@ -82,14 +86,11 @@ def _an_object(context: click.Context, parameter: click.Parameter, url: str | No
     return url
 
 
-def _write(url: str, data: bytes | None) -> None:
+def _object(url: str) -> tuple[Store, str]:
     from cifake_core.storage import Store
 
-    folder, _, file = url.rpartition("/")
-    if data is None:
-        Store(folder).delete(file)
-    else:
-        Store(folder).write(file, data)
+    folder, _, name = url.rpartition("/")
+    return Store(folder), name
 
 
 def progress(items: Iterable[T], what: str, total: int | None = None, unit: str = "it") -> Iterable[T]:

@@ -9,8 +9,7 @@ from airflow.providers.cncf.kubernetes.operators.pod import KubernetesPodOperato
 from airflow.sdk import Context
 from airflow.sdk.exceptions import AirflowException, AirflowFailException
 from kubernetes.client import ApiClient
-
-FINAL_EXIT_CODES = (1, 2)  # a check said no; called wrongly. Trying again changes neither
+from steps import CHECK_FAILED, WRONGLY_CALLED
 
 
 class StepPod(KubernetesPodOperator):
@@ -67,6 +66,6 @@ class StepPod(KubernetesPodOperator):
         except AirflowException as exc:
             statuses = (remote_pod.status.container_statuses if remote_pod and remote_pod.status else None) or []
             codes = [s.state.terminated.exit_code for s in statuses if s.state and s.state.terminated]
-            if codes and codes[0] in FINAL_EXIT_CODES:
+            if codes and codes[0] in (CHECK_FAILED, WRONGLY_CALLED):
                 raise AirflowFailException(f"{self.task_id} exited with {codes[0]}; see its log") from exc
             raise

@@ -22,10 +22,8 @@ from cifake_core.settings import CHECKOUT, settings
 
 CHECK_FAILED = 1  # a verb's exit code when a gate or a validation said no: trying again would say no again
 WRONGLY_CALLED = 2  # or a setting or the data are wrong: that does not pass either
-RETRIES = {
-    "retries": 3,
-    "retry_delay": timedelta(seconds=20),
-}  # a restarted MLflow is back by then
+# A restarted MLflow is back by then.
+RETRIES = {"retries": 3, "retry_delay": timedelta(seconds=20)}
 
 # A run id may hold any character; an object's name had better not.
 _RUN = "{{ dag.dag_id }}/{{ run_id | replace(':', '-') | replace('+', '-') }}"

@@ -11,6 +11,7 @@ from cifake_core.explain.explainer import METHODS
 from cifake_core.explain.overlay import COLORMAPS
 
 Label = Literal["REAL", "FAKE", "UNSURE"]
+REQUEST_ID = "[A-Za-z0-9._-]{8,64}"  # what is accepted as one
 if TYPE_CHECKING:
     Method = str
     Colormap = str
@@ -122,7 +123,11 @@ class Feedback(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    request_id: str = Field(description="The answer's `request_id`.", examples=["5f0c54a1f4d04d7f8a3a2d4b8a7f3c21"])
+    request_id: str = Field(
+        pattern=f"^{REQUEST_ID}$",
+        description="The answer's `request_id`.",
+        examples=["5f0c54a1f4d04d7f8a3a2d4b8a7f3c21"],
+    )
     label: Literal["REAL", "FAKE"] = Field(description="What the image truly is.")
     index: int = Field(0, ge=0, le=1023, description="Which image of a batch, from 0.")
 

@@ -19,15 +19,7 @@ from typing import Any, Literal
 import numpy as np
 
 from cifake_core.generation.generators import Generator, Request
-from cifake_core.generation.torch_training import (
-    Journal,
-    pixels,
-    refuse_other_seed,
-    restore,
-    save,
-    tensor,
-    update_average,
-)
+from cifake_core.generation.torch_training import Journal, go_on, keep, pixels, tensor, update_average
 from cifake_core.settings import CLASSES
 
 NOISE = 96
@@ -168,8 +160,6 @@ def train(name: str, images: np.ndarray, classes: np.ndarray, folder: Path, step
     import torch
     from torch.nn import functional as F
 
-    if (folder / "checkpoint.pt").exists():
-        refuse_other_seed(folder / "weights.pt", seed)
     recipe, batch = RECIPES[name], BATCH
     torch.manual_seed(seed)
     networks = {"generator": generator_network(recipe), "discriminator": discriminator_network(recipe)}
@@ -180,7 +170,7 @@ def train(name: str, images: np.ndarray, classes: np.ndarray, folder: Path, step
     }
     average = {key: value.clone() for key, value in drawer.state_dict().items()}
     state = {"average": average, **networks, **{f"{part} optimizer": each for part, each in optimizers.items()}}
-    done = restore(folder / "checkpoint.pt", state)
+    done = go_on(folder, state, seed)
     journal, saved = Journal(folder / "training.csv", ("discriminator", "generator")), time.monotonic()
     for step in range(done, steps):
         random = torch.Generator().manual_seed(seed * 1_000_003 + step)
@@ -200,9 +190,7 @@ def train(name: str, images: np.ndarray, classes: np.ndarray, folder: Path, step
         update_average(average.values(), drawer.state_dict().values(), step, EMA_DECAY)
         journal.add(step, judged.item(), fooling.item())
         if step + 1 == steps or time.monotonic() - saved > CHECKPOINT_SECONDS:
-            # The checkpoint last: a run that finds it finished has nothing left to write.
-            save(folder / "weights.pt", step + 1, {"average": average}, seed=seed, images=len(images))
-            save(folder / "checkpoint.pt", step + 1, state)
+            keep(folder, step + 1, state, seed=seed, images=len(images))
             saved = time.monotonic()
     return folder / "weights.pt"
 

@@ -19,15 +19,7 @@ import numpy as np
 
 from cifake_core.generation.gan import shifted
 from cifake_core.generation.generators import Generator, Request
-from cifake_core.generation.torch_training import (
-    Journal,
-    pixels,
-    refuse_other_seed,
-    restore,
-    save,
-    tensor,
-    update_average,
-)
+from cifake_core.generation.torch_training import Journal, go_on, keep, pixels, tensor, update_average
 from cifake_core.settings import CLASSES
 
 WIDTHS = (24, 48, 96)
@@ -103,14 +95,12 @@ def train(images: np.ndarray, folder: Path, steps: int, seed: int = 0) -> Path:
     """
     import torch
 
-    if (folder / "checkpoint.pt").exists():
-        refuse_other_seed(folder / "weights.pt", seed)
     torch.manual_seed(seed)
     model = network()
     optimizer = torch.optim.Adam(model.parameters(), 1e-3, (0.9, 0.99))
     average = {key: value.clone() for key, value in model.state_dict().items()}
     state = {"average": average, "model": model, "optimizer": optimizer}
-    done = restore(folder / "checkpoint.pt", state)
+    done = go_on(folder, state, seed)
     journal, saved = Journal(folder / "training.csv", ("loss",)), time.monotonic()
     for step in range(done, steps):
         random = torch.Generator().manual_seed(seed * 1_000_003 + step)
@@ -127,9 +117,7 @@ def train(images: np.ndarray, folder: Path, steps: int, seed: int = 0) -> Path:
         update_average(average.values(), model.state_dict().values(), step, EMA_DECAY)
         journal.add(step, loss.item())
         if step + 1 == steps or time.monotonic() - saved > CHECKPOINT_SECONDS:
-            # The checkpoint last: a run that finds it finished has nothing left to write.
-            save(folder / "weights.pt", step + 1, {"average": average}, seed=seed, images=len(images))
-            save(folder / "checkpoint.pt", step + 1, state)
+            keep(folder, step + 1, state, seed=seed, images=len(images))
             saved = time.monotonic()
     return folder / "weights.pt"
 

@@ -85,6 +85,28 @@ def update_average(average: Iterable[Any], values: Iterable[Any], step: int, dec
         old.lerp_(new, 1 - decay) if new.is_floating_point() else old.copy_(new)
 
 
+def go_on(folder: Path, state: dict[str, Any], seed: int) -> int:
+    """Put back what `keep` kept; the steps that were done.
+
+    Raises:
+        ConfigurationError: that is of another seed.
+    """
+    file = folder / "checkpoint.pt"
+    if file.exists():
+        refuse_other_seed(folder / "weights.pt", seed)
+    return restore(file, state)
+
+
+def keep(folder: Path, step: int, state: dict[str, Any], **said: Any) -> Path:
+    """Write `weights.pt`, the state's `average`, to draw with, and all of it to go on from; returns the former.
+
+    The checkpoint comes last: a run that finds it finished has nothing left to write.
+    """
+    save(folder / "weights.pt", step, {"average": state["average"]}, **said)
+    save(folder / "checkpoint.pt", step, state)
+    return folder / "weights.pt"
+
+
 class Journal:
     """Mean losses and speed, a CSV line each hundred steps."""
 

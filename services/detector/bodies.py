@@ -8,7 +8,7 @@ import binascii
 import json
 from typing import Any, NamedTuple
 
-from pydantic import Field, ValidationError
+from pydantic import ValidationError
 from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, MultipartState, parse_options_header
 from starlette.requests import Request
@@ -21,7 +21,6 @@ from services.detector.problems import ProblemError
 BODY_SECONDS = 15.0
 BATCH_BYTES = 4  # a batch may hold this many times the largest single image
 HELD_BYTES = 128 * 1024 * 1024  # of bodies, over all requests of this process that are not answered yet
-REQUEST_ID = "[A-Za-z0-9._-]{8,64}"  # what is accepted as one
 OTHER_FIELDS = 64  # that a form may have beside its images
 _OVERHEAD = 64 * 1024  # multipart headers and JSON punctuation around the images
 
@@ -52,16 +51,6 @@ class Held:
         global _held
         _held -= self.bytes
         self.bytes = 0
-
-
-class Told(Feedback):
-    """Feedback under an id that can be one."""
-
-    request_id: str = Field(
-        pattern=f"^{REQUEST_ID}$",
-        description="The answer's `request_id`.",
-        examples=["5f0c54a1f4d04d7f8a3a2d4b8a7f3c21"],
-    )
 
 
 class Body(NamedTuple):
@@ -175,14 +164,14 @@ def parse_json(body: bytes) -> Any:
         raise ProblemError("invalid_request", "the body is not JSON, though Content-Type says so") from exc
 
 
-def feedback(body: Body) -> Told:
+def feedback(body: Body) -> Feedback:
     """The true label that a body tells.
 
     Raises:
         ProblemError: `invalid_request`.
     """
     try:
-        return Told.model_validate(parse_json(body.data))
+        return Feedback.model_validate(parse_json(body.data))
     except ValidationError as exc:
         first = exc.errors()[0]
         where = ".".join(map(str, first["loc"]))

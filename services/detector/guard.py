@@ -15,6 +15,7 @@ from typing import Any
 from starlette.requests import Request
 from starlette.responses import Response
 
+from cifake_core.client.answers import REQUEST_ID
 from cifake_core.settings import settings
 from services.detector import bodies, metrics, problems
 from services.detector.capacity import Place
@@ -30,7 +31,7 @@ Send = Callable[[Message], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 PROBES = ("/livez", "/readyz", "/healthz")  # BentoML's own
-_ID = re.compile(bodies.REQUEST_ID.encode())
+_ID = re.compile(REQUEST_ID.encode())
 # The page loads nothing from elsewhere; its heatmaps are blob: URLs of its own.
 HEADERS = [
     (b"x-content-type-options", b"nosniff"),

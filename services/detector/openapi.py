@@ -6,8 +6,7 @@ from typing import Any
 
 from fastapi import FastAPI
 
-from cifake_core.client.answers import Problem
-from services.detector.bodies import Told
+from cifake_core.client.answers import Feedback, Problem
 from services.detector.problems import CODES, MEDIA_TYPE
 
 # The smallest honest example: a 2×2 PNG.
@@ -96,7 +95,7 @@ def explains(media_type: str | None = None) -> dict[str, Any]:
 
 def takes_feedback() -> dict[str, Any]:
     """Arguments of a route whose body is `Feedback`."""
-    content = {"application/json": {"schema": Told.model_json_schema()}}
+    content = {"application/json": {"schema": Feedback.model_json_schema()}}
     codes = ("invalid_request", "too_many_bytes", "body_timeout", "overloaded", "unknown_request", "no_feedback")
     return _arguments(content, codes)
 

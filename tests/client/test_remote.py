@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import pytest
 
 from cifake_core.client.remote import DetectorClient
 from cifake_core.errors import ConfigurationError, ServiceError
+from tests.servers import answering
 
 
 @pytest.fixture
@@ -18,23 +17,14 @@ def busy() -> Iterator[tuple[str, list[int]]]:
     """A service's address, and the refusals (status) it still has to give before it answers."""
     refusals: list[int] = []
 
-    class Api(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            status = refusals.pop(0) if refusals else 200
-            code = {429: "rate_limited", 503: "overloaded", 200: ""}.get(status, "no_model")
-            self.send_response(503 if code == "no_model" else status)
-            self.send_header("Retry-After", "0")
-            self.end_headers()
-            self.wfile.write(json.dumps({"code": code, "detail": "later"}).encode() if code else b"figures 1\n")
+    def answer(_: str) -> tuple[int, dict[str, str], bytes]:
+        status = refusals.pop(0) if refusals else 200
+        code = {429: "rate_limited", 503: "overloaded", 200: ""}.get(status, "no_model")
+        body = json.dumps({"code": code, "detail": "later"}).encode() if code else b"figures 1\n"
+        return 503 if code == "no_model" else status, {"Retry-After": "0"}, body
 
-        def log_message(self, *_: object) -> None:
-            pass
-
-    server = HTTPServer(("127.0.0.1", 0), Api)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield f"http://127.0.0.1:{server.server_port}", refusals
-    server.shutdown()
-    server.server_close()
+    with answering(answer) as url:
+        yield url, refusals
 
 
 def test_a_busy_service_is_asked_again(busy: tuple[str, list[int]]) -> None:

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import threading
 from datetime import UTC, datetime, timedelta
-from http.server import BaseHTTPRequestHandler, HTTPServer
 from urllib.parse import parse_qs, urlparse
 
 import pytest
@@ -14,6 +12,7 @@ from cifake_core.errors import ConfigurationError, ServiceError
 from cifake_core.loop.watch import FOLDER, POLICY, QUERIES, decide, load_policy, read_figures, watch
 from cifake_core.settings import settings
 from cifake_core.storage import Store
+from tests.servers import answering
 
 NOW = datetime(2026, 5, 1, 12, tzinfo=UTC)
 CALM = {"score_psi": 0.05, "feature_psi": 0.1, "accuracy_upper": 0.97, "feedback_rows": 200.0}
@@ -88,22 +87,13 @@ def prometheus():
     """Answers Prometheus' query API with set figures; the queries themselves run against a real one elsewhere."""
     answers = {query: CALM[name] for name, query in QUERIES.items()}
 
-    class Api(BaseHTTPRequestHandler):
-        def do_GET(self):
-            query = parse_qs(urlparse(self.path).query)["query"][0]
-            found = [{"metric": {}, "value": [0, str(answers[query])]}] if answers[query] is not None else []
-            self.send_response(200)
-            self.end_headers()
-            self.wfile.write(json.dumps({"status": "success", "data": {"result": found}}).encode())
+    def answer(path):
+        query = parse_qs(urlparse(path).query)["query"][0]
+        found = [{"metric": {}, "value": [0, str(answers[query])]}] if answers[query] is not None else []
+        return 200, {}, json.dumps({"status": "success", "data": {"result": found}}).encode()
 
-        def log_message(self, *_):
-            pass
-
-    server = HTTPServer(("127.0.0.1", 0), Api)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield f"http://127.0.0.1:{server.server_port}", answers
-    server.shutdown()
-    server.server_close()
+    with answering(answer) as url:
+        yield url, answers
 
 
 def test_a_decision_is_recorded_in_the_store_and_in_mlflow(prometheus, home, migrated):
