@@ -71,6 +71,14 @@ def apply(images: np.ndarray, steps: Steps, seed: int = 0) -> np.ndarray:
     return images
 
 
+def damaged_in_turn(images: np.ndarray, seed: int = 0) -> np.ndarray:
+    """Each of (N, S, S, 3) uint8 damaged by one of `DAMAGES`, one after the other; the same again for the same seed."""
+    out = np.empty_like(images)
+    for turn, steps in enumerate(DAMAGES.values()):
+        out[turn :: len(DAMAGES)] = apply(images[turn :: len(DAMAGES)], steps, seed)
+    return out
+
+
 def _jpeg(images: np.ndarray, quality: float, _seed: int) -> np.ndarray:
     from PIL import Image
 

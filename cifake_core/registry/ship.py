@@ -24,8 +24,9 @@ MOST_UNSURE = 0.05  # the widest band: this share of validation images
 def ship(ref: str, out: Path | None = None) -> dict[str, Any]:
     """Write a version's bundle and Keras file to a folder, with threshold and abstain band from its validation images.
 
-    The threshold is where balanced accuracy on the validation split of its dataset version is best; the band is the
-    narrowest around it outside which `SURE` of the answers are right, but no wider than `MOST_UNSURE` of the images.
+    Both are by the validation split of its dataset version, as it is and damaged, for images rarely arrive undamaged.
+    The threshold is where balanced accuracy is best; the band is the narrowest around it outside which `SURE` of the
+    answers are right, but no wider than `MOST_UNSURE` of the images.
 
     Args:
         ref: a version's number or alias.
@@ -37,6 +38,7 @@ def ship(ref: str, out: Path | None = None) -> dict[str, Any]:
     """
     import mlflow
 
+    from cifake_core.evaluation import slices
     from cifake_core.images import dataset
     from cifake_core.training.tracking import MODEL_FILE
 
@@ -47,8 +49,9 @@ def ship(ref: str, out: Path | None = None) -> dict[str, Any]:
     if not manifest.counts.get("validation"):
         raise DatasetError(f"dataset version {manifest.version} has no validation split to set a threshold by")
     images, labels = dataset.arrays(store, manifest, "validation")
-    scores = bundle.Detector(source).probability_real(images)
-    threshold, unsure, figures = operating_point(labels, scores)
+    shown = np.concatenate([images, slices.damaged_in_turn(images)])
+    scores = bundle.Detector(source).probability_real(shown)
+    threshold, unsure, figures = operating_point(np.tile(labels, 2), scores)
 
     target = (out or SHIPPED) / bundle.ARTIFACT_PATH
     target.parent.mkdir(parents=True, exist_ok=True)

@@ -27,7 +27,7 @@ class Options(BaseModel, frozen=True):
     model_config = ConfigDict(extra="forbid")
 
     topology: str = "seed"
-    epochs: Annotated[int, Field(ge=0, description="0, with `start`: what its weights make, as it is.")] = 5
+    epochs: Annotated[int, Field(ge=0, description="0: what the versions given make, as it is.")] = 5
     batch_size: Annotated[int, Field(ge=1)] = 32
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
     image_size: Annotated[int, Field(ge=8, le=512)] = SIZE
@@ -37,6 +37,7 @@ class Options(BaseModel, frozen=True):
     schedule: Literal["constant", "one-cycle"] = "constant"
     patience: Annotated[int, Field(ge=0, description="Stop after so many epochs without a lower loss; 0: never.")] = 0
     average: Annotated[float, Field(ge=0, lt=1, description="Momentum of the weights' moving average; 0: none.")] = 0
+    members: Annotated[Versions, Field(description="Whose networks to put side by side, an ensemble.")] = ()
     start: Annotated[
         Versions, Field(description="Whose weights' mean to go on from; none: new ones.", validate_default=True)
     ] = ()
@@ -50,7 +51,10 @@ class Options(BaseModel, frozen=True):
     @field_validator("start")
     @classmethod
     def _is_something_without_epochs(cls, start: Versions, known: ValidationInfo) -> Versions:
-        if not start and known.data.get("epochs") == 0:
+        members = known.data.get("members")
+        if start and members:
+            raise ValueError("versions are started from, or members of an ensemble, not both")
+        if not start and not members and known.data.get("epochs") == 0:
             raise ValueError("without epochs there must be versions to start from")
         return start
 

@@ -8,7 +8,7 @@ attention are named `attention1`, …, and the last of them pools the tokens.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -45,7 +45,13 @@ def check(name: str) -> None:
     Raises:
         ConfigurationError: there is none; the message lists the known ones.
     """
-    _body(name)
+    for part in name.split("+"):
+        _body(part)
+
+
+def side_by_side(names: Iterable[str]) -> str:
+    """The name of networks side by side, as `ensemble.of` makes one of them."""
+    return "+".join(names)
 
 
 def _body(name: str) -> Body:
@@ -54,7 +60,8 @@ def _body(name: str) -> Body:
     if found := _GRID.fullmatch(name):
         filters, convolutions, units, dense = (int(number or 0) for number in found.groups())
         return partial(_grid, filters=filters, convolutions=convolutions, units=units, dense=dense)
-    raise ConfigurationError(f"no topology {name!r}; known: {', '.join(names())}, and convFxN-denseUxM")
+    known = ", ".join(names())
+    raise ConfigurationError(f"no topology {name!r}; known: {known}, convFxN-denseUxM, and several joined by +")
 
 
 def grid_name(filters: int, convolutions: int, units: int = 0, dense: int = 0) -> str:
@@ -66,7 +73,8 @@ def build(name: str, image_size: int = SIZE) -> keras.Model:
     """An untrained network: images (N, 32, 32, 3), uint8 or float 0..255 → P(REAL) (N, 1).
 
     Args:
-        name: one of `names()`, or `conv32x2-dense64x1` and the like, as `grid_name` makes them.
+        name: one of `names()`, or `conv32x2-dense64x1` and the like, as `grid_name` makes them, or several such,
+            joined by `+`: an ensemble.
         image_size: side the images are resized to inside the model, in pixels (bilinear, as Keras' loaders do);
             the paper feeds 224.
 
@@ -75,6 +83,10 @@ def build(name: str, image_size: int = SIZE) -> keras.Model:
     """
     import keras
 
+    if "+" in name:
+        from cifake_core.training import ensemble
+
+        return ensemble.of([build(part, image_size) for part in name.split("+")])
     body = _body(name)
     inputs = keras.Input((SIZE, SIZE, 3), name="images")
     x = inputs

@@ -96,6 +96,10 @@ def _record(store: Store, manifest: dataset.Manifest, options: Options, folder: 
         pipeline_metrics.epoch(options.topology, version, options.epochs, history)
 
     starts = [tracking.load_model(number, options.topology) for number in options.start]
+    if options.members:
+        from cifake_core.training import ensemble
+
+        starts = [ensemble.of([tracking.load_model(number) for number in options.members])]
     teachers = [tracking.load_model(number) for number in options.teachers]
     fitted = fit(
         options,

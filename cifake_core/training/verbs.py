@@ -34,6 +34,13 @@ def _render(trained: Any) -> str:
     help="Go on from that model version's weights; several: from their mean.",
 )
 @click.option(
+    "--member",
+    "members",
+    metavar="VERSION|ALIAS",
+    multiple=True,
+    help="Put that model version's network beside others as one, an ensemble; 0 epochs by default.",
+)
+@click.option(
     "--teacher",
     "teachers",
     metavar="VERSION|ALIAS",
@@ -51,7 +58,14 @@ def _render(trained: Any) -> str:
     type=click.IntRange(8, 512),
     help="Pixels a side that the network resizes images to; 32 by default, the paper's resized variant is 224.",
 )
-def train(version: str, recipe: str | None, starts: tuple[str, ...], teachers: tuple[str, ...], **given: Any) -> Any:
+def train(
+    version: str,
+    recipe: str | None,
+    starts: tuple[str, ...],
+    members: tuple[str, ...],
+    teachers: tuple[str, ...],
+    **given: Any,
+) -> Any:
     """Train a network on a dataset version, check it, and register it as a model version.
 
     \b
@@ -59,6 +73,7 @@ def train(version: str, recipe: str | None, starts: tuple[str, ...], teachers: t
     cifake train --dataset 5b1f0c9a7d3e2f41 --topology bird-lotfi --epochs 10 --seed 1
     cifake train --dataset 5b1f0c9a7d3e2f41 --recipe house-s
     cifake train --dataset 5b1f0c9a7d3e2f41 --recipe harden --start champion
+    cifake train --dataset 5b1f0c9a7d3e2f41 --member 3 --member 4 --member 5
 
     Options given beside a recipe replace the recipe's.
 
@@ -67,6 +82,7 @@ def train(version: str, recipe: str | None, starts: tuple[str, ...], teachers: t
     """
     from cifake_core.storage import Store
     from cifake_core.training.options import options
+    from cifake_core.training.topologies import side_by_side
     from cifake_core.training.tracking import find_version
     from cifake_core.training.train import train as run
 
@@ -74,6 +90,10 @@ def train(version: str, recipe: str | None, starts: tuple[str, ...], teachers: t
     if starts:
         numbers, shapes = zip(*(find_version(each, "--start") for each in starts), strict=True)
         given = {"start": numbers, **shapes[0]} | given
+    if members:
+        numbers, shapes = zip(*(find_version(each, "--member") for each in members), strict=True)
+        joined = {"topology": side_by_side(shape["topology"] for shape in shapes)}
+        given = {"members": numbers, "epochs": 0, **shapes[0], **joined} | given
     if teachers:
         given["teachers"] = tuple(find_version(each, "--teacher")[0] for each in teachers)
     wanted = options(recipe, **given)

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from cifake_core.evaluation import testset
-from cifake_core.evaluation.slices import DAMAGES, apply, slices
+from cifake_core.evaluation.slices import DAMAGES, apply, damaged_in_turn, slices
 from cifake_core.evaluation.testset import TestSet, Tiles
 
 
@@ -63,6 +63,15 @@ def test_jpeg_is_what_pillow_writes_at_that_quality(images: np.ndarray) -> None:
     buffer = io.BytesIO()
     Image.fromarray(images[0]).save(buffer, "JPEG", quality=50, subsampling="4:2:0")
     assert np.array_equal(apply(images[:1], DAMAGES["jpeg-50"])[0], np.asarray(Image.open(buffer)))
+
+
+def test_in_turn_every_damage_has_its_share(images: np.ndarray) -> None:
+    many = np.concatenate([images] * 3)
+    found = damaged_in_turn(many, 7)
+    for turn, steps in enumerate(DAMAGES.values()):
+        every = np.s_[turn :: len(DAMAGES)]
+        np.testing.assert_array_equal(found[every], apply(many[every], steps, 7))
+    assert (found != many).any((1, 2, 3)).all()
 
 
 def test_slices_cover_classes_generators_and_damages() -> None:

@@ -225,6 +225,25 @@ def test_the_mean_of_registered_versions_becomes_one(trained):
     assert mean.metrics == result.metrics
 
 
+def test_registered_versions_side_by_side_become_one_that_can_be_trained_on(trained):
+    _, manifest, result = trained
+    one = str(result.model_version)
+    command = [CIFAKE, "train", "--dataset", manifest.version, "--json"]
+    done = subprocess.run([*command, "--member", one, "--member", one], capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    both = json.loads(done.stdout)
+    assert both["metrics"] == pytest.approx(result.metrics, abs=1e-5)
+    tags = client().get_model_version(MODEL_NAME, str(both["model_version"])).tags
+    assert (tags["topology"], tags["parameters"]) == ("bird-lotfi+bird-lotfi", str(2 * 141_345))
+    again = [*command, "--start", str(both["model_version"]), "--epochs", "1", "--learning-rate", "1e-12"]
+    done = subprocess.run(again, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["metrics"]["brier"] == pytest.approx(result.metrics["brier"], abs=1e-5)
+    mixed = subprocess.run([*again, "--member", one], capture_output=True, text=True, timeout=60)
+    assert mixed.returncode == 2
+    assert "cifake train: --start: Value error, versions are started from, or members of an ensemble" in mixed.stderr
+
+
 def test_a_training_learns_from_registered_versions(trained):
     _, manifest, result = trained
     taught = [CIFAKE, "train", "--dataset", manifest.version, "--topology", "bird-lotfi", "--epochs", "1"]

@@ -51,6 +51,8 @@ def _slice(tape: Tape, node: onnx.NodeProto, g: str) -> Gradients:
     pads = np.zeros((2, len(shape)), np.int64)
     for start, end, axis in zip(starts, ends, axes % len(shape), strict=True):
         if (size := shape[axis]) is None:
+            if start == 0 and end >= np.iinfo(np.int32).max:
+                continue  # all of it
             raise ModelError(f"Slice ({node.name}) runs along an axis that is not static")
         first, last, _ = slice(int(start), int(end)).indices(size)
         pads[:, axis] = first, size - last
