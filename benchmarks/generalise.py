@@ -43,15 +43,12 @@ def main() -> None:
     train, test = (by_generator(store, manifest, split) for split in ("train", "test"))
     tiles = testset.load_tiles(options.unseen) if options.unseen else None
     names = sorted(set(train) - {"REAL"})
-    choices = {f"{name} alone": [name] for name in names}
-    if len(names) > 1:
-        choices |= {"all": names} | {f"all but {name}": [n for n in names if n != name] for name in names}
     found: dict[str, Any] = {}
     for ref in options.version:
         version, folder = fetched(ref)
         found[f"version {ref}"] = _judge(Detector(folder).probability_real, test, tiles) | {"of": dict(version.tags)}
         print(ref, found[f"version {ref}"], flush=True)
-    for choice, of in choices.items():
+    for choice, of in choices(names).items():
         started = time.process_time()
         model = _train(options, train, of)
         found[choice] = _judge(partial(_probability_real, model), test, tiles)
@@ -68,6 +65,14 @@ def main() -> None:
             "machine": common.machine("tensorflow-cpu"),
         },
     )
+
+
+def choices(names: list[str]) -> dict[str, list[str]]:
+    """Whose images to teach, by what to call it: each generator alone, all, and all but one."""
+    found = {f"{name} alone": [name] for name in names}
+    if len(names) > 1:
+        found |= {"all": names} | {f"all but {name}": [n for n in names if n != name] for name in names}
+    return found
 
 
 def by_generator(store: Any, manifest: Any, split: str) -> dict[str, np.ndarray]:

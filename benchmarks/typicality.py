@@ -7,9 +7,10 @@ scored by how sure it is of what they show, and by how far their features lie fr
 image and its mirror image. AUROC of FAKE against the test split's REAL, for the dataset's own generators and for the
 tiles of CIFAKE_UNSEEN. Killed, the same command goes on after the last whole epoch.
 
-Probes are logistic regressions on the frozen features (Ojha et al. 2023, https://arxiv.org/abs/2302.10174), each taught
-the training images of one generator of the version. `shipped` is the shipped detector's score, and `both` what one
-would serve: where it is sure of REAL its score is capped, so that the largest logit decides the order there.
+Probes are logistic regressions on the frozen features (Ojha et al. 2023, https://arxiv.org/abs/2302.10174), taught the
+training images of one generator of the version, of all, or of all but one. `shipped` is the shipped detector's score,
+and `both` what one would serve: where it is sure of REAL its score is capped, so that the largest logit decides the
+order there.
 
 Scores: largest softmax probability (Hendrycks & Gimpel 2017, https://arxiv.org/abs/1610.02136), energy (Liu et al.
 2020, https://arxiv.org/abs/2010.03759), Mahalanobis distance (Lee et al. 2018, https://arxiv.org/abs/1807.03888) and
@@ -28,7 +29,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks import common
-from benchmarks.generalise import by_generator
+from benchmarks.generalise import by_generator, choices
 from benchmarks.low_level import folds, taught
 from cifake_core.training import fit  # this room before Keras: it turns oneDNN on
 from cifake_core.training.augmentation import Augmentation
@@ -176,7 +177,11 @@ class Fitted:
         self.means = np.stack([features[classes == each].mean(0) for each in range(10)])
         self.precision = _precision(features - self.means[classes])
         self.mean, self.whole = features.mean(0), _precision(features - features.mean(0))
-        self.probes = {name: taught(features, self.features(fake[:ROWS])) for name, fake in fakes.items()}
+        of_fakes = {name: self.features(fake[:ROWS]) for name, fake in fakes.items()}
+        self.probes = {
+            choice: taught(features, np.concatenate([of_fakes[name] for name in names]))
+            for choice, names in choices(sorted(fakes)).items()
+        }
 
     def features(self, images: np.ndarray) -> np.ndarray:
         """What the class scores are made of, (N, 256)."""
@@ -200,7 +205,7 @@ class Fitted:
             "relative Mahalanobis": near - _squared(features - self.mean, self.whole),
             "shipped": shipped,
             "both": np.logaddexp(0, shipped + CAP) - WEIGHT * (largest - self.largest[0]) / self.largest[1],
-            **{f"probe of {name}": probe.decision_function(features) for name, probe in self.probes.items()},
+            **{f"probe of {choice}": probe.decision_function(features) for choice, probe in self.probes.items()},
         }
 
     def shipped(self, images: np.ndarray) -> np.ndarray:
