@@ -71,8 +71,8 @@ def prepare(
     manifest = dataset.load(store, base or model.dataset_version)
     if any(generator in rows for rows in manifest.generators.values()):
         raise ConfigurationError(
-            f"dataset version {manifest.version} holds images of {generator!r} already; give these a name of their own, "
-            f"such as {generator + '-2'!r}"
+            f"dataset version {manifest.version} holds images of {generator!r} already; "
+            f"give these a name of their own, such as {generator + '-2'!r}"
         )
     unique = {hashlib.sha256(data).hexdigest(): data for data in (codec.normalise(raw).jpeg for raw in _read(images))}
     splits = {split: dataset.read(store, manifest, split) for split in dataset.SPLITS}
