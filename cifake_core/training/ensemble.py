@@ -49,8 +49,7 @@ def _stages(member: keras.Model) -> list[keras.KerasTensor]:
 
 def _channels(x: keras.KerasTensor, start: int, stop: int) -> keras.KerasTensor:
     """`x[..., start:stop]` as a layer, for Keras' HDF5 files keep no operations; told so, it crops the last axis."""
-    crop = keras.layers.Cropping2D(((0, 0), (start, x.shape[-1] - stop)), data_format="channels_first")
-    return crop(x)
+    return keras.layers.Cropping2D(((0, 0), (start, x.shape[-1] - stop)), data_format="channels_first")(x)
 
 
 def _apply(

@@ -50,7 +50,7 @@ class Options(BaseModel, frozen=True):
 
     @field_validator("start")
     @classmethod
-    def _is_something_without_epochs(cls, start: Versions, known: ValidationInfo) -> Versions:
+    def _says_whose_weights(cls, start: Versions, known: ValidationInfo) -> Versions:
         members = known.data.get("members")
         if start and members:
             raise ValueError("versions are started from, or members of an ensemble, not both")

@@ -8,7 +8,7 @@ attention are named `attention1`, …, and the last of them pools the tokens.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -47,11 +47,6 @@ def check(name: str) -> None:
     """
     for part in name.split("+"):
         _body(part)
-
-
-def side_by_side(names: Iterable[str]) -> str:
-    """The name of networks side by side, as `ensemble.of` makes one of them."""
-    return "+".join(names)
 
 
 def _body(name: str) -> Body:

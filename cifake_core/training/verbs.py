@@ -82,7 +82,6 @@ def train(
     """
     from cifake_core.storage import Store
     from cifake_core.training.options import options
-    from cifake_core.training.topologies import side_by_side
     from cifake_core.training.tracking import find_version
     from cifake_core.training.train import train as run
 
@@ -92,8 +91,8 @@ def train(
         given = {"start": numbers, **shapes[0]} | given
     if members:
         numbers, shapes = zip(*(find_version(each, "--member") for each in members), strict=True)
-        joined = {"topology": side_by_side(shape["topology"] for shape in shapes)}
-        given = {"members": numbers, "epochs": 0, **shapes[0], **joined} | given
+        topology = "+".join(shape["topology"] for shape in shapes)
+        given = {"members": numbers, "epochs": 0, **shapes[0], "topology": topology} | given
     if teachers:
         given["teachers"] = tuple(find_version(each, "--teacher")[0] for each in teachers)
     wanted = options(recipe, **given)
